@@ -1,0 +1,120 @@
+"""Every error of axe, in one tree.
+
+AxeError
+├── ConfigError                 the configuration or the command line is wrong (exit code 2)
+├── PluginError                 a plugin cannot run; names it, its distribution and the reason
+├── DecodeError                 bytes that are no event; becomes a rejection
+├── SourceError
+│   ├── SourceUnavailable       wait and try again: broker away, folder missing
+│   └── TopicMissing            wait and try again: the topic does not exist yet
+├── PositionError               the stored position and the log do not fit; needs a decision
+│   ├── BehindRetention         the log begins after the position
+│   ├── BeyondEnd               the log ends before the position
+│   ├── TopicRecreated          the topic was deleted and made again
+│   └── ClusterChanged          the source is another cluster
+├── StateError                  a handler did what it may not do with its state
+│   └── TransactionEnded        the transaction was no longer open when it should be committed
+└── StoreError                  the database of a processor
+    ├── StoreUnavailable        wait and try again: server away, disk full, lock held
+    ├── StoreMissing            the database existed and is gone
+    ├── StoreCorrupt            the database cannot be read as one
+    ├── StoreForeign            it belongs to another processor or another store
+    ├── StoreFormat             it was written by a newer axe
+    ├── VersionChanged          it was built by another version of the processor
+    ├── PositionConflict        somebody else moved the position
+    └── HostRunning             another host runs on this state folder
+"""
+
+from __future__ import annotations
+
+
+class AxeError(Exception):
+    """What went wrong, where, and what to do next; the message is fit for a person."""
+
+
+class ConfigError(AxeError):
+    """The configuration or the command line is wrong."""
+
+
+class PluginError(AxeError):
+    """A plugin cannot run."""
+
+
+class DecodeError(AxeError):
+    """The bytes of a record do not decode; the event is rejected with this reason."""
+
+
+class SourceError(AxeError):
+    """Something about where records come from."""
+
+
+class SourceUnavailable(SourceError):
+    """The source cannot be reached at the moment; no event is at fault."""
+
+
+class TopicMissing(SourceError):
+    """The topic does not exist (yet)."""
+
+
+class PositionError(AxeError):
+    """A stored position does not fit the log; going on would lose or repeat events."""
+
+
+class BehindRetention(PositionError):
+    """The log begins after the stored position: events were deleted unread."""
+
+
+class BeyondEnd(PositionError):
+    """The log ends before the stored position."""
+
+
+class TopicRecreated(PositionError):
+    """The topic was deleted and made again since the position was stored."""
+
+
+class ClusterChanged(PositionError):
+    """The position was stored for another cluster."""
+
+
+class StateError(AxeError):
+    """A handler did something with its state that it may not do."""
+
+
+class TransactionEnded(StateError):
+    """The transaction was no longer open at its end; nothing of it counts."""
+
+
+class StoreError(AxeError):
+    """Something about the database of a processor."""
+
+
+class StoreUnavailable(StoreError):
+    """The database cannot be used at the moment; no event is at fault."""
+
+
+class StoreMissing(StoreError):
+    """The database existed and is gone."""
+
+
+class StoreCorrupt(StoreError):
+    """The database cannot be read as one."""
+
+
+class StoreForeign(StoreError):
+    """The database belongs to another processor or another store."""
+
+
+class StoreFormat(StoreError):
+    """The database was written by a newer axe."""
+
+
+class VersionChanged(StoreError):
+    """The state was built by another version of the processor."""
+
+
+class PositionConflict(StoreError):
+    """Somebody else moved the position since it was read."""
+
+
+class HostRunning(StoreError):
+    """Another host runs on this state folder."""

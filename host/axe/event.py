@@ -1,0 +1,146 @@
+"""Records, events, and what can become of them: plain frozen values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+import msgspec
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class TopicPartition(NamedTuple):
+    """One partition of a topic, shown as ``studies[3]``."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]"
+
+
+class Record(msgspec.Struct, frozen=True):
+    """The bytes of one record as they were fetched, shown as ``studies[3]@1042``.
+
+    ``value`` is None for a tombstone. ``timestamp_ms`` counts from 1970-01-01 UTC and is
+    None where the source has no time for the record.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int | None = None
+
+    @property
+    def at(self) -> TopicPartition:
+        """The partition that the record lies in."""
+        return TopicPartition(self.topic, self.partition)
+
+    def __str__(self) -> str:
+        return f"{self.topic}[{self.partition}]@{self.offset}"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A decoded record: what a handler receives.
+
+    ``value`` is None for a tombstone. ``key`` is the record's bytes unless the topic's
+    ``key`` setting says how keys decode. ``type`` is the event type, None where the record
+    names none.
+    """
+
+    record: Record
+    value: Any
+    type: str | None = None
+    key: Any = None
+
+    @property
+    def topic(self) -> str:
+        """The topic that the event was published to."""
+        return self.record.topic
+
+    @property
+    def partition(self) -> int:
+        """The number of its partition."""
+        return self.record.partition
+
+    @property
+    def offset(self) -> int:
+        """The record's number in its partition."""
+        return self.record.offset
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]:
+        """The record's headers in order; a name may occur more than once."""
+        return self.record.headers
+
+    @property
+    def timestamp(self) -> datetime | None:
+        """The record's time, aware, in UTC."""
+        if self.record.timestamp_ms is None:
+            return None
+        return _EPOCH + timedelta(milliseconds=self.record.timestamp_ms)
+
+
+class Decision(enum.Enum):
+    """What to do with an event whose handler failed."""
+
+    RETRY = "retry"
+    REJECT = "reject"
+    PAUSE = "pause"
+    STOP = "stop"
+
+
+class Rejection(msgspec.Struct, frozen=True):
+    """An event that was refused and now lies in the dead letters of its processor.
+
+    ``reason`` is one line for people; ``error`` is the traceback where an exception led to
+    the rejection; ``attempts`` counts how often the event was tried.
+    """
+
+    processor: str
+    record: Record
+    reason: str
+    error: str | None = None
+    attempts: int = 1
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """An exception that was no rejection, and what was decided about it.
+
+    ``record`` is None where no single event was the cause, as in ``on_start``.
+    ``attempt`` counts from 1.
+    """
+
+    processor: str
+    record: Record | None
+    exception: BaseException
+    attempt: int
+    decision: Decision
+
+
+class CommitReport(msgspec.Struct, frozen=True):
+    """What one commit made durable: handed to ``on_commit`` hooks.
+
+    ``positions`` are the next offsets to read; ``seconds`` is the wall time of the batch
+    from its first handler call to the end of the commit.
+    """
+
+    processor: str
+    positions: dict[TopicPartition, int]
+    events: int
+    rejections: int
+    seconds: float
+
+
+class Reject(Exception):
+    """Raised by a handler to refuse an event: it goes to the dead letters, with this reason."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = str(reason)

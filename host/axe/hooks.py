@@ -1,0 +1,144 @@
+"""The hooks: what a processor and a plugin may implement, grouped by phase.
+
+A processor's own object implements hooks of the first four groups for itself. A package under
+``axe.plugins`` implements any of them for every processor. An implementation is marked
+``@axe.hookimpl`` and may take fewer arguments than are listed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from .event import CommitReport, Decision, Event, Failure, Record, Rejection
+
+if TYPE_CHECKING:
+    from .sources import Source
+    from .store import Store
+    from .store.state import State
+
+PROJECT = "axe"
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+Decoder = Callable[[Record], Any]
+"""Turns the value of a record into an event's value; raises DecodeError for bytes it cannot read."""
+
+
+class ProcessorHooks:
+    """What happens to one processor, in the order of its life."""
+
+    # --- its life
+
+    @hookspec
+    def on_start(self, state: State, settings: dict[str, Any]) -> None:
+        """Make tables and warm up: called at each start, in a transaction, before any event.
+
+        An exception stops the processor before its first event.
+        """
+
+    @hookspec
+    def on_stop(self) -> None:
+        """Let go of what ``on_start`` took: called once after the last event of an orderly end.
+
+        Outside any transaction; an exception is logged.
+        """
+
+    @hookspec
+    def on_reset(self, state: State) -> None:
+        """The positions were moved by hand: called once, in the transaction that adopts them.
+
+        After a wipe the plugin's tables are gone, and ``on_start`` follows.
+        """
+
+    # --- its events
+
+    @hookspec(firstresult=True)
+    def deserializer(self, topic: str, settings: dict[str, Any]) -> Decoder | None:
+        """Return the decoder for a topic, or None to leave it to others and to the built-in ones.
+
+        Asked once a topic, at start. ``settings`` is the topic's table of the configuration.
+        """
+
+    @hookspec
+    def on_event(self, event: Event, state: State) -> None:
+        """Handle one event, in the transaction that moves the position past it.
+
+        May be called again for the same event after a rollback; its effects count once.
+        ``raise Reject(reason)`` refuses the event; any other exception is a failure.
+        """
+
+    @hookspec
+    def on_batch(self, events: Sequence[Event], state: State) -> None:
+        """Handle several events at once, in one transaction; instead of ``on_event``.
+
+        When it raises, the batch is undone and its events come again one at a time.
+        """
+
+    # --- what went wrong
+
+    @hookspec(firstresult=True)
+    def decide(self, failure: Failure) -> Decision | None:
+        """Decide about a failed event; None leaves it to the configuration.
+
+        ``failure.decision`` is what the configuration would do. If the hook itself raises,
+        that is logged and the configuration decides.
+        """
+
+    @hookspec
+    def on_reject(self, rejection: Rejection) -> None:
+        """Hear of a rejection, after its dead letter is committed. An exception is logged."""
+
+    @hookspec
+    def on_error(self, failure: Failure) -> None:
+        """Report a failure: called at the first failure of an event and at the final decision.
+
+        Outside any transaction; an exception is logged and the next reporter still called.
+        """
+
+    # --- afterwards
+
+    @hookspec
+    def on_commit(self, report: CommitReport) -> None:
+        """Hear of a commit, after it. An exception is logged."""
+
+
+class HostHooks:
+    """What extends the host itself; for packages under ``axe.plugins``."""
+
+    @hookspec(firstresult=True)
+    def open_source(self, url: str, settings: dict[str, Any]) -> Source | None:
+        """Open the source that a URL names, or return None for a URL that is not yours.
+
+        Asked once by each worker for each processor. ``settings`` is the package's own table.
+        """
+
+    @hookspec(firstresult=True)
+    def open_store(self, url: str, processor: str, settings: dict[str, Any]) -> Store | None:
+        """Open the store of a processor, or return None for a URL that is not yours."""
+
+    @hookspec
+    def commands(self, cli: Any) -> None:
+        """Add commands to the command line; ``cli`` is a ``typer.Typer``."""
+
+    @hookspec
+    def services(self, host: Any) -> None:
+        """Start something that runs beside the workers, called once when the host is up.
+
+        An exception is logged; the workers run on.
+        """
+
+
+HOOK_NAMES = frozenset(
+    name for specs in (ProcessorHooks, HostHooks) for name in vars(specs) if not name.startswith("_")
+)
+
+
+def new_plugin_manager() -> pluggy.PluginManager:
+    """Make an empty plugin manager that knows every hook; each processor gets its own."""
+    manager = pluggy.PluginManager(PROJECT)
+    manager.add_hookspecs(ProcessorHooks)
+    manager.add_hookspecs(HostHooks)
+    return manager

@@ -1,0 +1,115 @@
+"""Where records come from: the protocol, and the source that a URL names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from ..errors import ConfigError
+from ..event import Record, TopicPartition
+
+
+class Bounds(NamedTuple):
+    """The offsets that a partition's log spans: ``begin`` is its first, ``end`` one past its last.
+
+    On Kafka ``end`` is the last stable offset: what a reader of committed records can reach.
+    """
+
+    begin: int
+    end: int
+
+
+class Fetched(NamedTuple):
+    """What one fetch brought.
+
+    ``records`` are in order within each partition. ``reached`` names the partitions whose end
+    was reached, with the position there: it may lie past the last record, where the log ends
+    in control records or in a gap that compaction left.
+    """
+
+    records: list[Record]
+    reached: Mapping[TopicPartition, int]
+
+
+class Source(Protocol):
+    """One reader of a log. Used from one thread; it keeps no position that outlives it.
+
+    Every method may raise SourceUnavailable, which means: wait and try again.
+    """
+
+    def cluster_id(self) -> str | None:
+        """Tell which log this is, so that a position is never used with another one."""
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """List the partitions of a topic, in order.
+
+        Raises:
+            TopicMissing: the topic does not exist.
+        """
+
+    def topic_id(self, topic: str) -> str | None:
+        """Tell one making of a topic from the next; None where the source cannot."""
+
+    def bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Bounds]:
+        """Look up where the logs of these partitions begin and end now."""
+
+    def offsets_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Find the first offset at or after a time (milliseconds since 1970, UTC), else the end."""
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read from these positions on; replaces what was assigned before."""
+
+    def fetch(self, *, events: int, size: int, timeout_s: float) -> Fetched:
+        """Return what is there, up to about these limits; wait up to the timeout for the first.
+
+        ``size`` is in bytes of keys and values; at least one record is returned whatever its size.
+
+        Raises:
+            PositionError: the log no longer holds the position.
+        """
+
+    def mirror(self, positions: Mapping[TopicPartition, int], store_id: str) -> None:
+        """Tell outsiders (lag monitors) how far the processor is; never read back, never raises."""
+
+    def close(self) -> None:
+        """Let go of everything; safe to call twice."""
+
+
+def open_source(url: str, *, group: str, properties: Mapping[str, Any], client_id: str, base: Path) -> Source:
+    """Open the source that a URL names; a ``file:`` folder is relative to ``base``.
+
+    ``group``, ``properties`` and ``client_id`` are for Kafka alone. Nothing is connected yet.
+
+    Raises:
+        ConfigError: the URL or a property is wrong.
+    """
+    scheme, colon, rest = url.partition(":")
+    # Imported where needed: the host and the file sources do without the Kafka client and its threads.
+    match scheme if colon else "":
+        case "kafka":
+            from .kafka import KafkaSource
+
+            return KafkaSource(_brokers(rest), group=group, properties=properties, client_id=client_id)
+        case "file":
+            from .folder import FolderSource
+
+            if not rest:
+                raise ConfigError('source "file:" names no folder; write file:FOLDER')
+            return FolderSource(base / rest)
+        case "memory":
+            from .memory import MemorySource, memory_log
+
+            return MemorySource(memory_log(rest))
+    # Only the scheme is shown: the rest may hold a password.
+    known = "kafka://HOST:PORT, file:FOLDER, memory:NAME"
+    raise ConfigError(f'source of the unknown kind "{scheme if colon else url}"; known are {known}')
+
+
+def _brokers(rest: str) -> str:
+    brokers = rest.removeprefix("//").removesuffix("/")
+    if not rest.startswith("//") or not all(brokers.split(",")):
+        raise ConfigError("a Kafka source is written kafka://HOST:PORT or kafka://HOST:PORT,HOST:PORT")
+    if "@" in brokers or "/" in brokers or "?" in brokers:
+        raise ConfigError("a Kafka source holds hosts and ports only; credentials and options go under [kafka]")
+    return brokers

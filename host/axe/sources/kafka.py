@@ -1,0 +1,355 @@
+"""Records from Apache Kafka: all partitions assigned by hand, at positions that the store keeps."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import TopicPartition as KafkaPartition
+
+from ..errors import BehindRetention, BeyondEnd, ConfigError, SourceUnavailable, TopicMissing
+from ..event import Record, TopicPartition
+from . import Bounds, Fetched
+from .kafka_client import (
+    ClientLog,
+    Trouble,
+    check_properties,
+    client_settings,
+    kafka_error,
+    translated,
+    trouble,
+    warn_of_weak_tls,
+)
+from .kafka_topics import TopicWatch
+
+log = structlog.get_logger(__name__)
+
+CALL_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 5.0
+PROBE_TIMEOUT_S = 1.0
+
+# Logical offsets of the protocol's ListOffsets request, which offsets_for_times passes on.
+_LATEST, _EARLIEST = -1, -2
+# Each cluster has it; asking for one topic's metadata is cheap where asking for all is not.
+_ANY_TOPIC = "__consumer_offsets"
+_SLICE_EVENTS = 1000
+# The size of records is not known yet; a slice of the usual length could be gigabytes.
+_FIRST_SLICE_EVENTS = 16
+
+
+class KafkaSource:
+    """A reader of Kafka topics; see the protocol ``Source``.
+
+    The client reconnects by itself and outlives any outage. While no broker can be reached,
+    ``fetch`` raises SourceUnavailable after its timeout, so that somebody is told.
+    """
+
+    def __init__(self, brokers: str, *, group: str, properties: Mapping[str, Any], client_id: str) -> None:
+        """Make the client; connects in the background.
+
+        Raises:
+            ConfigError: a property is refused, unknown, or has a value that the client does not take.
+        """
+        check_properties(properties)
+        warn_of_weak_tls(properties)
+        self._brokers = brokers
+        self._group = group
+        # Set by the callbacks, which run inside poll and must not raise: an exception there would
+        # lose the records that the poll has already taken off the queue.
+        self._outage: KafkaError | None = None
+        self._refusal: KafkaError | None = None
+        self._mirror_failed = False
+        self._held: list[Message] = []
+        self._mean_size = 0.0
+        settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
+        try:
+            self._consumer = Consumer(
+                {**settings, "error_cb": self._note_error, "on_commit": self._note_commit}, logger=ClientLog()
+            )
+        except KafkaException as error:
+            raise ConfigError(f"[kafka] {kafka_error(error).str()}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"[kafka] {error}") from error
+        self._closed = False
+        self._topics = TopicWatch(
+            brokers, {**properties, "client.id": client_id, "error_cb": self._note_error}, CALL_TIMEOUT_S
+        )
+
+    # What the log holds
+
+    def cluster_id(self) -> str | None:
+        """Return the cluster's own id."""
+        try:
+            metadata = self._consumer.list_topics(_ANY_TOPIC, timeout=CALL_TIMEOUT_S)
+        except KafkaException as error:
+            self._raise(kafka_error(error), "the cluster's id")
+        self._answered()
+        cluster_id: str | None = metadata.cluster_id
+        return cluster_id
+
+    def partitions(self, topic: str) -> list[TopicPartition]:
+        """List the partitions of a topic, in order; never creates it."""
+        try:
+            metadata = self._consumer.list_topics(topic, timeout=CALL_TIMEOUT_S)
+        except KafkaException as error:
+            self._raise(kafka_error(error), f"topic {topic}")
+        self._answered()
+        found = metadata.topics.get(topic)
+        if found is None or not (found.partitions or found.error):
+            raise TopicMissing(f"topic {topic} does not exist on {self._brokers}")
+        if found.error is not None:
+            self._raise(found.error, f"topic {topic}")
+        return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+
+    def topic_id(self, topic: str) -> str | None:
+        """Return the id that the cluster gave to this making of the topic (Kafka 2.8 and newer)."""
+        try:
+            return self._topics.id_of(topic)
+        except TimeoutError as error:
+            raise SourceUnavailable(f"no answer from {self._brokers} about topic {topic}") from error
+        except KafkaException as error:
+            self._raise(kafka_error(error), f"topic {topic}")
+
+    def bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Bounds]:
+        """Look up where the logs begin and end; two requests a broker, however many partitions."""
+        wanted = list(partitions)
+        begins = self._list_offsets(wanted, _EARLIEST)
+        ends = self._list_offsets(wanted, _LATEST)
+        return {at: Bounds(begins[at], ends[at]) for at in wanted}
+
+    def offsets_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Find the first offset at or after a time, else the end."""
+        wanted = list(partitions)
+        # Below zero they would be logical offsets.
+        found = self._list_offsets(wanted, max(timestamp_ms, 0))
+        after_last = [at for at, offset in found.items() if offset < 0]
+        return {**found, **(self._list_offsets(after_last, _LATEST) if after_last else {})}
+
+    def _list_offsets(self, partitions: list[TopicPartition], query: int) -> dict[TopicPartition, int]:
+        if not partitions:
+            return {}
+        names = ", ".join(map(str, partitions[:5])) + (", …" if len(partitions) > 5 else "")
+        asked = [KafkaPartition(at.topic, at.partition, query) for at in partitions]
+        try:
+            found = self._consumer.offsets_for_times(asked, timeout=CALL_TIMEOUT_S)
+        except KafkaException as error:
+            if trouble(kafka_error(error)) is Trouble.MISSING:
+                self._confirm(partitions)
+            self._raise(kafka_error(error), names)
+        for one in found:
+            if one.error is not None:
+                self._raise(one.error, f"{one.topic}[{one.partition}]")
+        self._answered()
+        return {TopicPartition(one.topic, one.partition): one.offset for one in found}
+
+    def _confirm(self, partitions: list[TopicPartition]) -> NoReturn:
+        """Tell a missing partition from one whose leader is not known: the client's answer is the same for both."""
+        exist = {at for topic in {at.topic for at in partitions} for at in self.partitions(topic)}
+        for at in partitions:
+            if at not in exist:
+                raise TopicMissing(f"{at} does not exist on {self._brokers}")
+        raise SourceUnavailable(f"no leader of {partitions[0].topic} answers on {self._brokers}")
+
+    # Reading
+
+    def assign(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Read from these positions on; replaces what was assigned before."""
+        self._held.clear()
+        self._topics.watch({at.topic for at in positions})
+        wanted = [KafkaPartition(at.topic, at.partition, position) for at, position in positions.items()]
+        try:
+            self._consumer.assign(wanted)
+        except KafkaException as error:
+            self._raise(kafka_error(error), "the assignment")
+
+    def fetch(self, *, events: int, size: int, timeout_s: float) -> Fetched:
+        """Return what is there, up to about these limits; wait up to the timeout for the first.
+
+        After an exception call ``assign`` again: records may have been taken off the queue.
+        """
+        records: list[Record] = []
+        reached: dict[TopicPartition, int] = {}
+        messages = self._held
+        self._held = []
+        if not messages:
+            # Not consume(n, timeout): it waits for all n. And not a truth test: a tombstone is falsy.
+            first = self._consumer.poll(timeout_s)
+            if first is None:
+                self._complain_if_away()
+            else:
+                messages = [first]
+        taken = 0
+        while messages:
+            taken += self._read(messages, records, reached)
+            wanted = self._next_slice(events - len(records), size - taken)
+            if wanted < 1:
+                break
+            try:
+                messages = self._consumer.consume(wanted, 0)
+            except KafkaException as error:
+                self._raise(kafka_error(error), "fetching")
+        self._topics.check()
+        return Fetched(records, reached)
+
+    def _read(self, messages: list[Message], records: list[Record], reached: dict[TopicPartition, int]) -> int:
+        """Turn messages into records, and note the ends; return the bytes. The hot path: 0.4 µs a record."""
+        taken = 0
+        append = records.append
+        before = len(records)
+        for message in messages:
+            error = message.error()
+            if error is not None:
+                self._note_end(message, error, reached)
+                continue
+            key = message.key()
+            value = message.value()
+            headers = message.headers()
+            kind, timestamp_ms = message.timestamp()
+            append(
+                Record(
+                    message.topic(),  # type: ignore[arg-type]  # a message without an error has all three
+                    message.partition(),  # type: ignore[arg-type]
+                    message.offset(),  # type: ignore[arg-type]
+                    key,
+                    value,
+                    () if headers is None else tuple(headers),  # type: ignore[arg-type]  # a list when received
+                    timestamp_ms if kind else None,
+                )
+            )
+            if value is not None:
+                taken += len(value)
+            if key is not None:
+                taken += len(key)
+        if self._outage is not None or self._refusal is not None:
+            self._answered()
+        got = len(records) - before
+        if got:
+            mean = taken / got
+            self._mean_size = mean if self._mean_size == 0.0 else (self._mean_size + mean) / 2
+        return taken
+
+    def _next_slice(self, events: int, size: int) -> int:
+        if events < 1 or size < 1:
+            return 0
+        if self._mean_size == 0.0:
+            return min(events, _FIRST_SLICE_EVENTS)
+        return min(events, _SLICE_EVENTS, max(1, int(size / max(self._mean_size, 1.0))))
+
+    def _note_end(self, message: Message, error: KafkaError, reached: dict[TopicPartition, int]) -> None:
+        topic, partition, offset = message.topic(), message.partition(), message.offset()
+        if topic is None or partition is None or offset is None:
+            self._raise(error, "fetching")
+        at = TopicPartition(topic, partition)
+        if error.code() == KafkaError._PARTITION_EOF:
+            # Past control records and gaps: the offset of the end, not of the last record plus one.
+            reached[at] = offset
+        elif trouble(error) is Trouble.POSITION:
+            self._raise_position(at, offset, error)
+        else:
+            self._raise(error, f"{at}@{offset}" if offset >= 0 else str(at))
+
+    def _raise_position(self, at: TopicPartition, position: int, error: KafkaError) -> NoReturn:
+        begin, end = self.bounds([at])[at]
+        where = f"{at}: the position is {position}, the log spans {begin} to {end}"
+        if position < begin:
+            raise BehindRetention(
+                f"{where}: {begin - position} offsets were deleted unread; reset the processor to go on"
+            )
+        if position > end or error.code() == KafkaError._LOG_TRUNCATION:
+            raise BeyondEnd(f"{where}: {max(position - end, 0)} offsets past the end; reset the processor to go on")
+        # The log changed between the two questions.
+        raise SourceUnavailable(f"{where}; the broker refused it: {error.str()}")
+
+    # What outsiders see
+
+    def mirror(self, positions: Mapping[TopicPartition, int], store_id: str) -> None:
+        """Commit the positions to the consumer group, in the background; never read back, never raises."""
+        if not self._group or not positions:
+            return
+        try:
+            self._consumer.commit(
+                offsets=[
+                    KafkaPartition(at.topic, at.partition, position, metadata=store_id)
+                    for at, position in positions.items()
+                ],
+                asynchronous=True,
+            )
+        except (KafkaException, RuntimeError) as error:
+            self._warn_of_mirror(str(error))
+
+    def mirrored(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+        """Read what the group holds: position and store id; partitions without are left out.
+
+        For a warning that another store mirrors to the same group. Never a position to start from.
+        """
+        wanted = [KafkaPartition(at.topic, at.partition) for at in partitions]
+        if not self._group or not wanted:
+            return {}
+        try:
+            found = self._consumer.committed(wanted, timeout=CALL_TIMEOUT_S)
+        except KafkaException as error:
+            self._raise(kafka_error(error), f"group {self._group}")
+        return {
+            TopicPartition(one.topic, one.partition): (one.offset, one.metadata or "")
+            for one in found
+            if one.error is None and one.offset >= 0
+        }
+
+    def close(self) -> None:
+        """Let go of the client; waits a limited time, because closing can hang on a sick broker."""
+        if self._closed:
+            return
+        self._closed = True
+        self._topics.close()
+        closing = threading.Thread(target=self._consumer.close, name="axe close kafka", daemon=True)
+        closing.start()
+        closing.join(CLOSE_TIMEOUT_S)
+        if closing.is_alive():
+            log.warning("kafka client does not close", brokers=self._brokers, waited_s=CLOSE_TIMEOUT_S)
+
+    # Errors
+
+    def _note_error(self, error: KafkaError) -> None:
+        if trouble(error) is Trouble.DENIED:
+            self._refusal = error
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN or error.fatal():
+            self._outage = error
+
+    def _note_commit(self, error: KafkaError | None, _partitions: list[KafkaPartition]) -> None:
+        if error is None:
+            self._mirror_failed = False
+        else:
+            self._warn_of_mirror(error.str())
+
+    def _warn_of_mirror(self, reason: str) -> None:
+        # Once an outage, not once a commit.
+        if not self._mirror_failed:
+            self._mirror_failed = True
+            log.warning("positions are not mirrored to the consumer group", group=self._group, reason=reason)
+
+    def _answered(self) -> None:
+        self._outage = self._refusal = None
+
+    def _complain_if_away(self) -> None:
+        """Raise while the brokers are away; the client tells when they go, but not when they are back."""
+        if self._refusal is None and self._outage is None:
+            return
+        try:
+            self._consumer.list_topics(_ANY_TOPIC, timeout=PROBE_TIMEOUT_S)
+        except KafkaException as error:
+            self._raise(kafka_error(error), "fetching")
+        self._answered()
+
+    def _raise(self, error: KafkaError, subject: str) -> NoReturn:
+        cause = error
+        if trouble(error) is Trouble.UNAVAILABLE and not self._closed:
+            # The call itself says only that nothing answered; why, the callbacks know, and they are
+            # called by a poll. A record that this one brings waits for the next fetch.
+            held = self._consumer.poll(0)
+            if held is not None:
+                self._held.append(held)
+            cause = self._refusal or error
+        raise translated(cause, subject, self._brokers) from KafkaException(error)

@@ -1,0 +1,201 @@
+"""The client's configuration, its log lines, and what its errors mean: where librdkafka meets axe."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException
+
+from ..errors import ConfigError, SourceError, SourceUnavailable, TopicMissing
+
+log = structlog.get_logger(__name__)
+
+# Bounds: about 16 MB of records wait in the client, whatever the number of partitions. With its own
+# default of fetch.queue.backoff.ms (1 s) a consumer that drains its queue sits idle: a fifth of the throughput.
+_DEFAULTS: Final[Mapping[str, Any]] = {
+    "allow.auto.create.topics": False,
+    "check.crcs": True,
+    "fetch.queue.backoff.ms": 2,
+    "queued.min.messages": 20_000,
+    "queued.max.messages.kbytes": 16_384,
+    # A handler has its own time limit; librdkafka's would take the partitions away from a slow one.
+    "max.poll.interval.ms": 86_400_000,
+    "reconnect.backoff.max.ms": 2_000,
+    # A frozen broker keeps its connections open; only an unanswered request tells.
+    "socket.timeout.ms": 10_000,
+    "socket.keepalive.enable": True,
+}
+
+# Not the user's to change: positions live in the processor's database, and an end is always reported.
+_FIXED: Final[Mapping[str, Any]] = {
+    "auto.offset.reset": "error",
+    "enable.auto.commit": False,
+    "enable.auto.offset.store": False,
+    "enable.partition.eof": True,
+    "isolation.level": "read_committed",
+}
+
+_RUNS_CODE = "it makes the client load code or run a command"
+_POSITIONS = "axe keeps positions beside the state; the client must not move them"
+_REFUSED: Final[Mapping[str, str]] = {
+    "plugin.library.paths": _RUNS_CODE,
+    "sasl.kerberos.kinit.cmd": _RUNS_CODE,
+    "ssl.engine.location": _RUNS_CODE,
+    "ssl.providers": _RUNS_CODE,
+    "enable.auto.commit": _POSITIONS,
+    "auto.commit.enable": _POSITIONS,
+    "enable.auto.offset.store": _POSITIONS,
+    "auto.offset.reset": "a position outside the log is reported, not moved; use `start` of the processor",
+    "enable.partition.eof": "without it axe cannot tell that it has read everything",
+    "isolation.level": "records of aborted transactions would take effect; axe reads committed ones",
+    "allow.auto.create.topics": "axe creates no topics",
+    "default.topic.config": "write the property itself under [kafka]",
+    "group.id": "use `group` of the processor",
+    "bootstrap.servers": 'use `source`, as in source = "kafka://host:9092"',
+    "metadata.broker.list": 'use `source`, as in source = "kafka://host:9092"',
+}
+
+
+def check_properties(properties: Mapping[str, Any]) -> None:
+    """Refuse librdkafka properties that run code, break axe's promise, or have a setting of their own.
+
+    Raises:
+        ConfigError: names the property and the reason; never shows a value, which may be a secret.
+    """
+    for name, value in properties.items():
+        reason = "it replaces the broker by a pretended one" if name.startswith("test.mock.") else _REFUSED.get(name)
+        if name.endswith("_cb") or name in ("logger", "on_commit", "on_delivery"):
+            reason = "it takes a function, which no configuration can hold"
+        if reason is not None:
+            raise ConfigError(f'[kafka] "{name}" is refused: {reason}')
+        if not isinstance(value, str | int | float):
+            raise ConfigError(f'[kafka] "{name}" must be a string, a number or a boolean')
+
+
+def client_settings(
+    brokers: str, *, group: str, properties: Mapping[str, Any], client_id: str
+) -> dict[str, str | int | float | bool]:
+    """Merge what axe sets with what the user may set; ``properties`` must have passed ``check_properties``."""
+    return {
+        **_DEFAULTS,
+        **properties,
+        **_FIXED,
+        "bootstrap.servers": brokers,
+        "client.id": client_id,
+        # The client refuses to start without a group, also where nothing is ever committed.
+        "group.id": group or "axe",
+    }
+
+
+def warn_of_weak_tls(properties: Mapping[str, Any]) -> None:
+    """Say aloud that certificates are not checked, where the configuration says so."""
+    unchecked = str(properties.get("enable.ssl.certificate.verification", True)).lower() in ("false", "f", "0")
+    unnamed = str(properties.get("ssl.endpoint.identification.algorithm", "https")).lower() == "none"
+    if unchecked or unnamed:
+        log.warning("the broker's certificate is not verified", unchecked=unchecked, any_host_name=unnamed)
+
+
+class ClientLog:
+    """Take librdkafka's log lines, which otherwise go to stderr as they are.
+
+    Lost connections are said once, by the SourceUnavailable that follows, and not by each attempt.
+    """
+
+    _QUIET = ("FAIL", "ERROR", "REQTMOUT", "CONFWARN")
+
+    def log(self, level: int, message: str, *args: object, **_: object) -> None:
+        """Log one line; called by the client from inside a poll, so it must not raise."""
+        with contextlib.suppress(Exception):
+            line = message % args if args else message
+            if level >= 30 and not line.startswith(self._QUIET):
+                log.warning("kafka client", line=line)
+            else:
+                log.debug("kafka client", line=line)
+
+
+class Trouble(enum.Enum):
+    """What an error of the client means to a reader."""
+
+    UNAVAILABLE = "wait and try again"
+    DENIED = "wait and try again; a person has to change credentials or permissions"
+    MISSING = "the topic or partition does not exist"
+    POSITION = "the log no longer holds the position"
+    DAMAGED = "a record cannot be read; it stays so until a person acts"
+
+
+_TROUBLES: Final[Mapping[int, Trouble]] = {
+    **dict.fromkeys(
+        (
+            KafkaError._AUTHENTICATION,
+            KafkaError._SSL,
+            KafkaError.SASL_AUTHENTICATION_FAILED,
+            KafkaError.UNSUPPORTED_SASL_MECHANISM,
+            KafkaError.ILLEGAL_SASL_STATE,
+            KafkaError.TOPIC_AUTHORIZATION_FAILED,
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+            KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+            KafkaError.DELEGATION_TOKEN_AUTHORIZATION_FAILED,
+        ),
+        Trouble.DENIED,
+    ),
+    **dict.fromkeys(
+        (
+            KafkaError._UNKNOWN_TOPIC,
+            KafkaError._UNKNOWN_PARTITION,
+            KafkaError.UNKNOWN_TOPIC_OR_PART,
+            KafkaError.UNKNOWN_TOPIC_ID,
+            KafkaError.INCONSISTENT_TOPIC_ID,
+            KafkaError.TOPIC_EXCEPTION,
+        ),
+        Trouble.MISSING,
+    ),
+    **dict.fromkeys(
+        (
+            KafkaError._AUTO_OFFSET_RESET,
+            KafkaError._LOG_TRUNCATION,
+            KafkaError._NO_OFFSET,
+            KafkaError.OFFSET_OUT_OF_RANGE,
+        ),
+        Trouble.POSITION,
+    ),
+    **dict.fromkeys(
+        (
+            KafkaError._BAD_MSG,
+            KafkaError._BAD_COMPRESSION,
+            KafkaError._UNDERFLOW,
+            KafkaError._UNSUPPORTED_FEATURE,
+            KafkaError.INVALID_MSG,
+            KafkaError.INVALID_MSG_SIZE,
+            KafkaError.INVALID_RECORD,
+            KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+        ),
+        Trouble.DAMAGED,
+    ),
+}
+
+
+def kafka_error(exception: KafkaException) -> KafkaError:
+    """Return what an exception of the client carries."""
+    found: KafkaError = exception.args[0]
+    return found
+
+
+def trouble(error: KafkaError) -> Trouble:
+    """Tell what an error means; one that nobody foresaw is waited out, loudly, rather than skipped."""
+    return _TROUBLES.get(error.code(), Trouble.UNAVAILABLE)
+
+
+def translated(error: KafkaError, subject: str, brokers: str) -> SourceError:
+    """Make an error of ours from one of the client's; position errors need the log's bounds, and are not made here."""
+    match trouble(error):
+        case Trouble.MISSING:
+            return TopicMissing(f"{subject} does not exist on {brokers}: {error.str()}")
+        case Trouble.DENIED:
+            return SourceUnavailable(f"{brokers} refuses this client ({subject}): {error.str()}")
+        case Trouble.DAMAGED:
+            return SourceUnavailable(f"{subject} cannot be read from {brokers}: {error.str()}")
+    return SourceUnavailable(f"no answer from {brokers} ({subject}): {error.str()}")

@@ -1,0 +1,1 @@
+"""Sources: one contract, and what only one of them does."""
