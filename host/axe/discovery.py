@@ -307,4 +307,3 @@ def _place(error: BaseException, package: str) -> str | None:
         if frame.f_globals.get("__name__", "").partition(".")[0] == package
     ]
     return own[-1] if own else None
-

@@ -116,9 +116,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
         return self._secrets.sub(_MASK, line) if self._secrets else line
 
 
-def _redact(
-    _logger: object, _method: str, event_dict: structlog.typing.EventDict
-) -> structlog.typing.EventDict:
+def _redact(_logger: object, _method: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Mask the values under keys that sound secret, and make every text one harmless line."""
     return {key: _clean(key, value) for key, value in event_dict.items()}
 

@@ -227,13 +227,17 @@ def _require_guards() -> None:
 def _read_decimal(data: bytes, writer_schema: Any = None, reader_schema: Any = None) -> Decimal:
     """Read a decimal exactly, refusing more digits than the schema's precision."""
     precision = writer_schema["precision"]
-    # A digit takes less than 3.33 bits. Whatever is longer has too many digits, and converting
-    # it to find that out would take the quadratic time; bytes that only repeat the sign are
-    # legal, but nobody writes them.
-    if len(data) > precision * 333 // 800 + 1:
-        raise DecodeError(f"a decimal has more digits than its precision {precision}")
+    limit = 10**precision
+    room = limit.bit_length() // 8 + 1
+    # Converting more bytes than can be needed takes quadratic time. Those that only repeat the
+    # sign are legal, and the rule for a fixed; one of them is kept, for it is the sign.
+    if len(data) > room:
+        excess = data[:-room]
+        if excess.strip(b"\x00") and excess.strip(b"\xff"):
+            raise DecodeError(f"a decimal has more digits than its precision {precision}")
+        data = data[-room - 1 :]
     unscaled = int.from_bytes(data, "big", signed=True)
-    if abs(unscaled) >= 10**precision:
+    if abs(unscaled) >= limit:
         raise DecodeError(f"a decimal has more digits than its precision {precision}")
     return Decimal(unscaled).scaleb(-writer_schema.get("scale", 0), Context(prec=precision))
 

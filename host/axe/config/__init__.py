@@ -1,0 +1,33 @@
+"""The configuration: `axe.toml`, checked before anything is opened.
+
+Whatever is wrong is a ConfigError of one line that names the setting by its path, says what
+was expected, and shows no value that could be a secret.
+"""
+
+from .loading import load
+from .masking import looks_secret, masked_url, tls_warnings
+from .model import (
+    NAME,
+    BatchConfig,
+    Config,
+    HostConfig,
+    LogConfig,
+    ProcessorConfig,
+    TopicConfig,
+    parse_start,
+)
+
+__all__ = [
+    "NAME",
+    "BatchConfig",
+    "Config",
+    "HostConfig",
+    "LogConfig",
+    "ProcessorConfig",
+    "TopicConfig",
+    "load",
+    "looks_secret",
+    "masked_url",
+    "parse_start",
+    "tls_warnings",
+]

@@ -1,0 +1,97 @@
+"""Words for what is wrong with a setting: what was expected and what stands there, never its value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, time
+from typing import Any
+
+import msgspec
+
+from .model import SECONDS_OF_30_YEARS
+
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
+_LONGEST_KEY = 60
+
+
+def join(path: str, key: str) -> str:
+    if not _BARE_KEY.match(key):
+        # One line, of bounded length, whatever the key holds.
+        key = ascii(key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…")[1:-1].replace('"', '\\"')
+        key = f'"{key}"'
+    return f"{path}.{key}" if path else key
+
+
+def join_steps(path: str, steps: list[str]) -> str:
+    for step in steps:
+        path = f"{path}[{step}]" if step.isdigit() else join(path, step)
+    return path
+
+
+def kind_of(value: object) -> str:
+    """Name the kind of a value in the words of TOML, never the value."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number"
+        case str():
+            return "text"
+        case list() | tuple():
+            return "a list"
+        case Mapping():
+            return "a table"
+        case date() | time():
+            return "a date or time"
+    return f"a {type(value).__name__}"
+
+
+def member(expected: Any, step: str) -> Any:
+    """Follow one step of a path through msgspec's description of a type."""
+    for kind in expected.types if isinstance(expected, msgspec.inspect.UnionType) else (expected,):
+        match kind:
+            case msgspec.inspect.StructType():
+                return next(field.type for field in kind.fields if field.encode_name == step)
+            case msgspec.inspect.VarTupleType():
+                return kind.item_type
+            case msgspec.inspect.TupleType():
+                return kind.item_types[int(step)]
+    return expected
+
+
+def described(expected: Any) -> str:
+    """Say what a setting takes, in words."""
+    match expected:
+        case msgspec.inspect.UnionType():
+            return " or ".join(described(kind) for kind in expected.types if not _is_none(kind))
+        case msgspec.inspect.LiteralType():
+            return " or ".join(f'"{value}"' for value in expected.values)
+        case msgspec.inspect.IntType() | msgspec.inspect.FloatType():
+            return _described_number(expected)
+        case msgspec.inspect.VarTupleType():
+            return f"a list of {described(expected.item_type)}"
+        case msgspec.inspect.TupleType():
+            return f"a list of {len(expected.item_types)}, each {described(expected.item_types[0])}"
+        case msgspec.inspect.BoolType():
+            return "true or false"
+        case msgspec.inspect.StrType():
+            return "text"
+    return "a table"
+
+
+def _described_number(expected: msgspec.inspect.IntType | msgspec.inspect.FloatType) -> str:
+    words = "a whole number" if isinstance(expected, msgspec.inspect.IntType) else "a number"
+    if expected.gt is not None:
+        words += f" above {expected.gt:g}"
+    if expected.ge is not None:
+        words += f" of at least {expected.ge:g}"
+    if expected.le is not None and expected.le < SECONDS_OF_30_YEARS:
+        words += f", at most {expected.le:g}"
+    return words
+
+
+def _is_none(kind: object) -> bool:
+    return isinstance(kind, msgspec.inspect.NoneType)

@@ -1,0 +1,282 @@
+"""What a handler holds in its hands: values, a connection, a session, a cursor; one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, MutableMapping
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+from sqlalchemy import Connection, bindparam, delete, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ..errors import StateError
+from . import tables
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+_SCALARS = (int, str, float, bool, type(None))
+_UNREAD: Any = object()
+_ABSENT: Any = object()
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+class StateConnection(Connection):
+    """A connection whose transaction only the host ends.
+
+    The host calls the methods of ``Connection`` itself; a handler meets these refusals.
+    """
+
+    def commit(self) -> NoReturn:
+        """Refuse: the host commits state and position together."""
+        refuse("commit()")
+
+    def rollback(self) -> NoReturn:
+        """Refuse: an exception out of the handler undoes the event."""
+        refuse("rollback()")
+
+    def begin(self) -> NoReturn:
+        """Refuse: the transaction is open already."""
+        refuse("begin()")
+
+    def close(self) -> NoReturn:
+        """Refuse: the connection is the host's."""
+        refuse("close()")
+
+
+def refuse(what: str) -> NoReturn:
+    message = (
+        f"{what} is not a handler's to call: axe commits the state together with the position, and undoes "
+        "the event when the handler raises; use begin_nested() for a part that may fail"
+    )
+    raise StateError(message)
+
+
+class State(MutableMapping[str, Any]):
+    """The state of one processor: a mapping of strings to what a JSON document can hold, and SQL.
+
+    Everything done through it, and the position past the event, become durable together or not at all.
+    A value that was read and changed in place is written too. What each way costs is in docs/state.md.
+    """
+
+    def __init__(self, connection: StateConnection) -> None:
+        self._connection = connection
+        driver = connection.connection.cursor()
+        self._driver = driver
+        self._statements = _statements(connection)
+        self._live: dict[str, Any] = {}
+        self._stored: dict[str, str | None] = {}
+        self._journal: dict[str, Any] = {}
+        self._entangled = False
+        self._cursor: Any = None
+        self._session: Session | None = None
+
+    # --- values
+
+    def __getitem__(self, key: str) -> Any:
+        """Return the value of a key."""
+        value = self._live.get(key, _UNREAD)
+        if value is _UNREAD:
+            value = self._load(key)
+        if value is _ABSENT:
+            raise KeyError(key)
+        if type(value) not in _SCALARS:
+            self._entangled = True
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default."""
+        value = self._live.get(key, _UNREAD)
+        if value is _UNREAD:
+            value = self._load(key)
+        if value is _ABSENT:
+            return default
+        if type(value) not in _SCALARS:
+            self._entangled = True
+        return value
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Set the value of a key; it is checked and written when the event or the batch ends."""
+        if key not in self._journal:
+            if type(key) is not str:
+                message = f"a key of the state is a string, not {type(key).__name__}"
+                raise StateError(message)
+            self._journal[key] = self._live.get(key, _UNREAD)
+        self._live[key] = value
+
+    def __delitem__(self, key: str) -> None:
+        """Remove a key."""
+        if key not in self:
+            raise KeyError(key)
+        self[key] = _ABSENT
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether a key has a value."""
+        if type(key) is not str:
+            return False
+        value = self._live.get(key, _UNREAD)
+        return (self._load(key) if value is _UNREAD else value) is not _ABSENT
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over the keys."""
+        self._driver.execute(self._statements.keys)
+        stored = [row[0] for row in self._driver.fetchall()]
+        known = set(stored)
+        keys = stored + [key for key in self._live if key not in known]
+        return (key for key in keys if self._live.get(key) is not _ABSENT)
+
+    def __len__(self) -> int:
+        """Count the keys."""
+        return sum(1 for _ in self)
+
+    def __repr__(self) -> str:
+        """Show what this is, without what it holds."""
+        return f"<State with {len(self._live)} values touched>"
+
+    def _load(self, key: str) -> Any:
+        self._driver.execute(self._statements.load, self._statements.key(key))
+        row = self._driver.fetchone()
+        self._stored[key] = text = None if row is None else row[0]
+        value = _ABSENT if text is None else _decode(text)
+        self._live[key] = value
+        return value
+
+    # --- SQL
+
+    @property
+    def connection(self) -> Connection:
+        """A SQLAlchemy connection inside the event's transaction."""
+        self._entangled = True
+        return self._connection
+
+    @property
+    def cursor(self) -> Any:
+        """A DBAPI cursor inside the same transaction, without SQLAlchemy's cost per call."""
+        self._entangled = True
+        if self._cursor is None:
+            self._cursor = self._connection.connection.cursor()
+        return self._cursor
+
+    @property
+    def session(self) -> Session:
+        """A SQLAlchemy session inside the same transaction; flushed by the host at the end of the event."""
+        self._entangled = True
+        if self._session is None:
+            # The import costs a tenth of a second, which who uses no session need not pay.
+            from .session import StateSession  # noqa: PLC0415
+
+            self._session = StateSession(bind=self._connection, join_transaction_mode="rollback_only")
+        return self._session
+
+    # --- for the host
+
+    def start_event(self) -> None:
+        """Begin to note what an event touches."""
+        if self._journal:
+            self._journal.clear()
+        self._entangled = False
+
+    def end_event(self) -> None:
+        """Flush and close the event's session."""
+        if self._session is not None:
+            self._session.flush()
+            self.drop_session()
+
+    def drop_session(self) -> None:
+        """Forget the event's session, whatever is in it."""
+        session, self._session = self._session, None
+        if session is not None:
+            session.discard()  # type: ignore[attr-defined] # only StateSession is ever kept there
+
+    def undo_event(self) -> bool:
+        """Take back what the event did to the values; False if it may have done more than that."""
+        if self._entangled:
+            return False
+        for key, value in self._journal.items():
+            if value is _UNREAD:
+                del self._live[key]
+            else:
+                self._live[key] = value
+        return True
+
+    def write(self) -> None:
+        """Write the values that differ from what is stored.
+
+        Raises:
+            StateError: a value is not what a JSON document can hold.
+        """
+        changed, removed = [], []
+        for key, value in self._live.items():
+            stored = self._stored.get(key, _UNREAD)
+            if value is _ABSENT:
+                if stored is not None:
+                    removed.append(self._statements.key(key))
+                self._stored[key] = None
+                continue
+            text = _to_json(key, value)
+            if text != stored:
+                changed.append(self._statements.pair(key, text))
+                self._stored[key] = text
+        if removed:
+            self._driver.executemany(self._statements.remove, removed)
+        if changed:
+            self._driver.executemany(self._statements.save, changed)
+
+    def forget(self) -> None:
+        """Forget what was read and set, so that it is read from the database again."""
+        self._live.clear()
+        self._stored.clear()
+        self._journal.clear()
+
+
+def _to_json(key: str, value: Any) -> str:
+    try:
+        encoded = _encode(value)
+        if type(value) in _SCALARS and value == value or _decode(encoded) == value:  # noqa: PLR0124 # NaN differs
+            return encoded.decode()
+    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+        pass
+    message = (
+        f"state[{key!r}] is set to a {type(value).__name__} that JSON does not give back as it was; "
+        "a value is a string, number, boolean, None, list, or dict with string keys, all the way down"
+    )
+    raise StateError(message)
+
+
+class _Statements:
+    """The statements on ``axe_values``, compiled once for a dialect and run on the driver's cursor."""
+
+    def __init__(self, connection: Connection) -> None:
+        dialect = connection.dialect
+        insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
+        upsert: Any = insert(tables.values)
+        upsert = upsert.on_conflict_do_update(index_elements=["key"], set_={"value": upsert.excluded.value})
+        matches = tables.values.c.key == bindparam("key")
+        self._positional = dialect.positional
+
+        def compiled(statement: Any) -> str:
+            return str(statement.compile(dialect=dialect))
+
+        self.load = compiled(select(tables.values.c.value).where(matches))
+        self.keys = compiled(select(tables.values.c.key))
+        self.remove = compiled(delete(tables.values).where(matches))
+        self.save = compiled(upsert.values(key=bindparam("key"), value=bindparam("value")))
+
+    def key(self, key: str) -> Any:
+        return (key,) if self._positional else {"key": key}
+
+    def pair(self, key: str, text: str) -> Any:
+        return (key, text) if self._positional else {"key": key, "value": text}
+
+
+_cache: dict[str, _Statements] = {}
+
+
+def _statements(connection: Connection) -> _Statements:
+    name = connection.dialect.name + connection.dialect.driver
+    found = _cache.get(name)
+    if found is None:
+        found = _cache[name] = _Statements(connection)
+    return found
