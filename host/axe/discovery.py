@@ -14,7 +14,7 @@ import inspect
 import re
 import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import Distribution, EntryPoint
 from typing import Any
 
@@ -109,11 +109,12 @@ def instantiate(obj: object, settings: Mapping[str, Any], found: Found | None = 
         raise PluginError(message)
     if not inspect.isclass(obj):
         return obj
+    make: Callable[..., object] = obj
     try:
         kind = _settings_parameter(obj)
         if kind is None:
-            return obj()
-        return obj(dict(settings)) if kind is inspect.Parameter.POSITIONAL_ONLY else obj(settings=dict(settings))
+            return make()
+        return make(dict(settings)) if kind is inspect.Parameter.POSITIONAL_ONLY else make(settings=dict(settings))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -134,7 +135,7 @@ class _EntryPoints(NamedExtensionManager[Any]):
             group,
             names,
             on_load_failure_callback=_raise_load_failure,
-            warn_on_missing_entrypoint=False,
+            on_missing_entrypoints_callback=None,
         )
 
     def list_entry_points(self) -> list[EntryPoint]:
@@ -218,12 +219,8 @@ def _listed(group: str) -> list[_Listed]:
     listed: list[_Listed] = []
     seen: set[str] = set()
     for distribution in importlib.metadata.distributions():
-        try:
-            text = distribution.read_text("entry_points.txt")
-        except (OSError, UnicodeDecodeError):
-            continue
         # Reading the metadata of everything installed takes longer than everything else here.
-        if text is None or group not in text:
+        if not _mentions(distribution, group):
             continue
         name, version = _identity(distribution)
         if _normalized(name) in seen:
@@ -234,16 +231,25 @@ def _listed(group: str) -> list[_Listed]:
     return listed
 
 
+def _mentions(distribution: Distribution, group: str) -> bool:
+    try:
+        return group in (distribution.read_text("entry_points.txt") or "")
+    except UnicodeDecodeError as error:
+        return group.encode() in error.object
+
+
 def _listed_of(distribution: Distribution, name: str, version: str, group: str) -> list[_Listed]:
+    """List what one distribution declares; damaged metadata is one broken entry under its own name."""
     try:
         version = _identity(distribution)[1]
-        entry_points = _EntryPoints(group, *distribution.entry_points.select(group=group), names=[])
-        # A pair of the same name and value is one, however often it is written.
-        unique = {(one.name, one.value): one for one in entry_points.list_entry_points()}
-        return [_Listed(one, name, version) for one in unique.values()]
-    except Exception as error:  # noqa: BLE001 - metadata is a plugin's, too; each kind of damage raises its own
+        declared = distribution.entry_points.select(group=group)
+    except Exception as error:  # noqa: BLE001 - each kind of damage raises its own
         problem = f"its entry_points.txt cannot be read ({type(error).__name__}); install it again"
         return [_Listed(EntryPoint(name=name, value="", group=group), name, version, problem)]
+    # A pair of the same name and value is one, however often it is written.
+    unique = {(one.name, one.value): one for one in declared}
+    listing = _EntryPoints(group, *unique.values(), names=[])
+    return [_Listed(one, name, version) for one in listing.list_entry_points()]
 
 
 def _first_on_path(name: str, distribution: Distribution) -> Distribution:

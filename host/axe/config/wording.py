@@ -13,9 +13,19 @@ from .model import SECONDS_OF_30_YEARS
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 _LONGEST_KEY = 60
+_KINDS: tuple[tuple[Any, str], ...] = (
+    (type(None), "nothing"),
+    (bool, "true or false"),  # before int, which it is one of
+    ((int, float), "a number"),
+    (str, "text"),
+    ((list, tuple), "a list"),
+    (Mapping, "a table"),
+    ((date, time), "a date or time"),
+)
 
 
 def join(path: str, key: str) -> str:
+    """Write a setting's path as TOML would: `processors.study-counter`, `kafka."security.protocol"`."""
     if not _BARE_KEY.match(key):
         # One line, of bounded length, whatever the key holds.
         key = ascii(key if len(key) <= _LONGEST_KEY else f"{key[:_LONGEST_KEY]}…")[1:-1].replace('"', '\\"')
@@ -24,6 +34,7 @@ def join(path: str, key: str) -> str:
 
 
 def join_steps(path: str, steps: list[str]) -> str:
+    """Go on with a path by the steps of msgspec's own: keys, and numbers of items."""
     for step in steps:
         path = f"{path}[{step}]" if step.isdigit() else join(path, step)
     return path
@@ -31,22 +42,7 @@ def join_steps(path: str, steps: list[str]) -> str:
 
 def kind_of(value: object) -> str:
     """Name the kind of a value in the words of TOML, never the value."""
-    match value:
-        case None:
-            return "nothing"
-        case bool():
-            return "true or false"
-        case int() | float():
-            return "a number"
-        case str():
-            return "text"
-        case list() | tuple():
-            return "a list"
-        case Mapping():
-            return "a table"
-        case date() | time():
-            return "a date or time"
-    return f"a {type(value).__name__}"
+    return next((words for kind, words in _KINDS if isinstance(value, kind)), f"a {type(value).__name__}")
 
 
 def member(expected: Any, step: str) -> Any:
@@ -62,7 +58,7 @@ def member(expected: Any, step: str) -> Any:
     return expected
 
 
-def described(expected: Any) -> str:
+def described(expected: Any) -> str:  # noqa: PLR0911 - one return for each kind of type
     """Say what a setting takes, in words."""
     match expected:
         case msgspec.inspect.UnionType():

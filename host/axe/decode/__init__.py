@@ -103,9 +103,7 @@ def _chain(names: Sequence[str], where: str, limits: Limits, schema: Path | None
         if link.ends:
             raise ConfigError(f'{where}: "{name}" yields the value, so it must be the last link, not before others')
     if not links[-1].ends:
-        raise ConfigError(
-            f'{where}: "{names[-1]}" yields bytes; end the chain with one of {_listed(only_ends=True)}'
-        )
+        raise ConfigError(f'{where}: "{names[-1]}" yields bytes; end the chain with one of {_listed(only_ends=True)}')
     if schema is not None and not any(link.takes_schema for link in links):
         raise ConfigError(f"{where}: a schema is set ({schema.name}), but no link of the chain reads one")
 

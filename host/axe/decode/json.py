@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from itertools import accumulate
 from typing import Any
 
 import msgspec
@@ -13,7 +12,7 @@ from ..errors import DecodeError
 from .value import Limits, too_large
 
 _AS_SQUARE = bytes.maketrans(b"{}", b"[]")
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _MALFORMED = re.compile(r"JSON is malformed: (?P<what>.*) \(byte (?P<byte>\d+)\)")
 
 
@@ -42,31 +41,37 @@ def json_reader(limits: Limits) -> Callable[[bytes], Any]:
 def _check(value: bytes, limits: Limits) -> None:
     if len(value) > limits.max_bytes:
         raise too_large(value, limits)
-    # Brackets in strings count here too; only then is it worth telling them apart.
-    if value.count(b"[") + value.count(b"{") > limits.max_depth and _is_deeper(value, limits.max_depth):
+    marks = value.translate(_AS_SQUARE, _NO_MARKS)
+    # Brackets in strings count here too; only when there are many are they worth telling apart.
+    if marks.count(b"[") > limits.max_depth and _is_deeper(value, marks, limits.max_depth):
         raise DecodeError(_too_deep(limits))
 
 
-def _is_deeper(value: bytes, max_depth: int) -> bool:
-    """Tell whether brackets outside strings nest deeper than ``max_depth``.
+def _is_deeper(value: bytes, marks: bytes, max_depth: int) -> bool:
+    """Tell whether the brackets outside strings nest deeper than ``max_depth``.
 
-    Works with whole-string operations, because a loop over twelve megabytes in Python takes
-    seconds: cut out the strings, keep the brackets, then take away the innermost pairs, a
-    level at a time. Reads malformed JSON like the parser up to its first fault.
+    Works with whole-string operations, because a loop over megabytes in Python takes seconds:
+    cut out the strings, then take away the innermost pairs of brackets, a level at a time.
+    Reads malformed JSON as the parser does, up to its first fault.
     """
-    if b"\\" in value:
-        value = value.replace(b"\\\\", b"").replace(b'\\"', b"")
-    outside_strings = b"".join(value.split(b'"')[::2])
-    brackets = outside_strings.translate(_AS_SQUARE, _NO_BRACKETS)
-    left = brackets
+    if b"\\" in marks:
+        # From the left, as the parser pairs them: what is left before a quote escapes it.
+        marks = value.replace(b"\\\\", b"").replace(b'\\"', b"").translate(_AS_SQUARE, _NO_MARKS + b"\\")
+    # A string without brackets is a pair of quotes now. Taking pairs away keeps the parity of
+    # the quotes before each bracket, so if no quote is left, no bracket was in a string.
+    marks = marks.replace(b'""', b"")
+    if b'"' in marks:
+        marks = b"".join(marks.split(b'"')[::2])
+    too_many = b"[" * (max_depth + 1)
     for _ in range(max_depth):
-        if not left:
+        if marks.startswith(too_many):
+            return True
+        fewer = marks.replace(b"[]", b"")
+        if len(fewer) == len(marks):
+            # Nothing left, or unbalanced: the parser stops at that, and says so better.
             return False
-        left = left.replace(b"[]", b"")
-    if not left or left.startswith(b"[" * (max_depth + 1)):
-        return bool(left)
-    # Deeper, or unbalanced: the parser names the latter better than we could, so count.
-    return max(accumulate(1 if bracket == ord("[") else -1 for bracket in brackets)) > max_depth
+        marks = fewer
+    return b"[]" in marks or marks.startswith(too_many)
 
 
 def _reason(error: Exception, limits: Limits) -> str:

@@ -1,0 +1,77 @@
+"""Where state and positions live: the store of each processor, and the place that a URL names."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Protocol
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+from ..errors import ConfigError
+from .database import Database
+from .sql import Control, Move, Store, StoredPosition, Transaction
+
+__all__ = ["Control", "Move", "Place", "Store", "StoredPosition", "Transaction", "open_place"]
+
+
+class Place(Protocol):
+    """A folder or a server that holds the databases of many processors."""
+
+    @property
+    def name(self) -> str:
+        """The store's name, as consumer groups carry it."""
+
+    def prepare(self) -> None:
+        """Make the place if it does not exist."""
+
+    def processors(self) -> list[str]:
+        """List the processors that have, or had, a database here."""
+
+    def database(self, processor: str) -> Database:
+        """Name the database of a processor; nothing is opened yet."""
+
+    def host_lock(self) -> Any:
+        """Say that this host runs here; refuse a second one where only one may."""
+
+
+_temporary: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def open_place(url: str, base: Path) -> Place:
+    """Name the place of a ``state`` setting; a ``sqlite:`` folder is relative to ``base``.
+
+    ``memory:`` is a folder that is gone at the end of the process.
+
+    Raises:
+        ConfigError: the URL is wrong, or its driver is not installed.
+    """
+    if url == "memory:":
+        from .sqlite import SqliteFolder
+
+        _temporary.append(tempfile.TemporaryDirectory(prefix="axe-"))
+        return SqliteFolder(Path(_temporary[-1].name))
+    if url.startswith("sqlite:") and not url.startswith("sqlite://"):
+        from .sqlite import SqliteFolder
+
+        folder = url.removeprefix("sqlite:")
+        if not folder:
+            message = 'state "sqlite:" names no folder; write sqlite:FOLDER'
+            raise ConfigError(message)
+        return SqliteFolder(base / folder)
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        message = "`state` is neither sqlite:FOLDER, memory: nor the URL of a database"
+        raise ConfigError(message) from error
+    if parsed.get_backend_name() != "postgresql":
+        message = f"`state` names {parsed.drivername}; known are sqlite:FOLDER, postgresql+psycopg://…, memory:"
+        raise ConfigError(message)
+    from .postgresql import PostgresServer
+
+    try:
+        return PostgresServer(parsed)
+    except (NoSuchModuleError, ModuleNotFoundError) as error:
+        message = f"the driver for {parsed.drivername} is missing: pip install 'axe-host[postgresql]'"
+        raise ConfigError(message) from error

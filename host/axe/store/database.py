@@ -1,0 +1,56 @@
+"""What differs from one kind of database to the next: the protocol."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from sqlalchemy import Connection
+
+from ..errors import StoreError
+from .state import StateConnection
+
+
+class Database(Protocol):
+    """The database of one processor. The writing side is used from one thread."""
+
+    location: str
+    """Where it lies, fit to be shown: no secret is in it."""
+
+    def connect(self, *, create: bool) -> str:
+        """Make sure that the database exists and is one of ours; return the id of its store.
+
+        Raises:
+            StoreMissing: it existed and is gone, or ``create`` is false and it never existed.
+            StoreError: it cannot be used, for the reason that the class names.
+        """
+
+    def registered(self) -> None:
+        """Note that the database has its tables now: from here on it may not go missing."""
+
+    def begin(self) -> StateConnection:
+        """Begin a write transaction, alone on the database."""
+
+    def plugin_code(self, connection: StateConnection) -> AbstractContextManager[None]:
+        """Guard the transaction while code of a plugin runs."""
+
+    def is_open(self, connection: StateConnection) -> bool:
+        """Tell whether the driver is still in the transaction that ``begin`` opened."""
+
+    def commit(self, connection: StateConnection) -> None:
+        """Commit on the driver's connection."""
+
+    def rollback(self, connection: StateConnection) -> None:
+        """Undo everything; never raises. A connection that does not come clean is discarded."""
+
+    def read(self) -> AbstractContextManager[Connection]:
+        """Give a connection that cannot write, in one snapshot."""
+
+    def drop_plugin_objects(self, connection: StateConnection) -> None:
+        """Drop every table, view, index and trigger whose name is not ours."""
+
+    def trouble(self, error: BaseException) -> StoreError | None:
+        """Name the trouble of the database itself behind an error (full disk, lost server), if it is one."""
+
+    def close(self) -> None:
+        """Let go of the connections; safe to call twice."""

@@ -1,0 +1,283 @@
+"""PostgreSQL: a schema per processor in one database."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import URL, Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from ..errors import StoreError, StoreMissing, StoreUnavailable
+from .state import StateConnection
+from .tables import timestamp
+
+_MAX_IDENTIFIER = 63
+_LOST = re.compile(r"^(08|53|57P|25P03)")
+
+# Whoever commits a transaction that moved a position must be the host: a COMMIT by a plugin fails here,
+# and takes everything back with it. Raised only while the host has set the flag, not for other programs.
+_GUARD = """
+CREATE OR REPLACE FUNCTION axe_guard_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF current_setting('axe.guarded', true) = 'on' THEN
+    RAISE EXCEPTION 'only axe ends the transaction of an event; take the COMMIT out of the plugin';
+  END IF;
+  RETURN NULL;
+END $$;
+DROP TRIGGER IF EXISTS axe_guard ON axe_offsets;
+CREATE CONSTRAINT TRIGGER axe_guard AFTER INSERT OR UPDATE ON axe_offsets DEFERRABLE INITIALLY DEFERRED
+  FOR EACH ROW EXECUTE FUNCTION axe_guard_commit();
+"""
+
+
+def schema_name(processor: str) -> str:
+    """Return the schema of a processor: ``-`` becomes ``__``.
+
+    Names that could meet another one's schema, or are too long for PostgreSQL, end in a part of their hash.
+    """
+    schema = "axe_" + processor.replace("-", "__")
+    if "__" in processor or "-_" in processor or "_-" in processor or len(schema) > _MAX_IDENTIFIER:
+        schema = f"{schema[:52]}_{hashlib.sha256(processor.encode()).hexdigest()[:8]}"
+    return schema
+
+
+class PostgresServer:
+    """One database of a server, with a schema ``axe`` that says whose schemas there are."""
+
+    def __init__(self, url: URL) -> None:
+        self.url = url
+        self._engine = _engine(url, None)
+
+    def __str__(self) -> str:
+        return f"{self.url.host or 'localhost'}:{self.url.port or 5432}/{self.url.database}"
+
+    @property
+    def name(self) -> str:
+        """The store's name, as consumer groups carry it."""
+        return self.url.database or "postgres"
+
+    def prepare(self) -> None:
+        """Make the schema ``axe`` and the store's id, once."""
+        with self._connection() as connection:
+            # Two workers that make a schema at once collide in the catalogue: take turns.
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('axe'))"))
+            connection.execute(text("CREATE SCHEMA IF NOT EXISTS axe"))
+            connection.execute(text("CREATE TABLE IF NOT EXISTS axe.axe_store (store_id text PRIMARY KEY)"))
+            connection.execute(
+                text("CREATE TABLE IF NOT EXISTS axe.axe_stores (processor text PRIMARY KEY, created_at text)")
+            )
+            connection.execute(
+                text("INSERT INTO axe.axe_store SELECT :id WHERE NOT EXISTS (SELECT 1 FROM axe.axe_store)"),
+                {"id": uuid.uuid4().hex},
+            )
+
+    def processors(self) -> list[str]:
+        """List the processors that have, or had, a schema here."""
+        with self._connection() as connection:
+            if not connection.scalar(text("SELECT to_regclass('axe.axe_stores') IS NOT NULL")):
+                return []
+            return list(connection.scalars(text("SELECT processor FROM axe.axe_stores ORDER BY processor")))
+
+    def store_id(self) -> str:
+        """Return the id of this store."""
+        with self._connection() as connection:
+            return str(connection.scalar(text("SELECT store_id FROM axe.axe_store")))
+
+    def create(self, processor: str) -> None:
+        """Make the schema of a processor."""
+        with self._connection() as connection:
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('axe'))"))
+            connection.execute(text(f'CREATE SCHEMA IF NOT EXISTS "{schema_name(processor)}"'))
+
+    def add(self, processor: str) -> None:
+        """Note that a processor has its schema from now on."""
+        with self._connection() as connection:
+            connection.execute(
+                text("INSERT INTO axe.axe_stores VALUES (:processor, :at) ON CONFLICT DO NOTHING"),
+                {"processor": processor, "at": timestamp()},
+            )
+
+    def has_schema(self, processor: str) -> bool:
+        """Tell whether the processor's schema exists."""
+        with self._connection() as connection:
+            return bool(connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema_name(processor)}))
+
+    def host_lock(self) -> None:
+        """Do nothing: several hosts may share a server, and owner and epoch keep them apart."""
+
+    def database(self, processor: str) -> PostgresDatabase:
+        """Name the database of a processor; nothing is opened yet."""
+        return PostgresDatabase(self, processor)
+
+    @contextmanager
+    def _connection(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DBAPIError as error:
+            raise _unavailable(str(self), error) from error
+
+
+class PostgresDatabase:
+    """One schema. Row locks keep writers apart; the trigger above keeps the commit the host's."""
+
+    def __init__(self, server: PostgresServer, processor: str) -> None:
+        self.location = f"{server} schema {schema_name(processor)}"
+        self._server = server
+        self._processor = processor
+        self._writing: Engine | None = None
+        self._reading: Engine | None = None
+        self._connection: StateConnection | None = None
+        self._transaction_id: str | None = None
+
+    def connect(self, *, create: bool) -> str:
+        """Make sure that the schema exists."""
+        had = self._processor in self._server.processors()
+        if not self._server.has_schema(self._processor):
+            if had:
+                message = (
+                    f"the schema {schema_name(self._processor)} at {self._server} existed and is gone; restore it from "
+                    "a backup, or delete its row from axe.axe_stores to begin anew from an empty state"
+                )
+                raise StoreMissing(message)
+            if not create:
+                message = f"{self._processor} has no schema at {self._server}: it has not run yet"
+                raise StoreMissing(message)
+            self._server.prepare()
+            self._server.create(self._processor)
+        if self._writing is None:
+            schema = schema_name(self._processor)
+            self._writing = _engine(self._server.url, schema)
+            self._reading = _engine(self._server.url, schema, reading=True)
+        return self._server.store_id()
+
+    def registered(self) -> None:
+        """Enter the processor in the server's register and set the guard on its positions."""
+        if self._processor not in self._server.processors():
+            assert self._writing is not None
+            with self._writing.begin() as connection:
+                connection.exec_driver_sql(_GUARD)
+            self._server.add(self._processor)
+
+    def begin(self) -> StateConnection:
+        """Begin, and note the transaction's id."""
+        assert self._writing is not None
+        try:
+            if self._connection is None:
+                self._connection = StateConnection(self._writing)
+            Connection.begin(self._connection)
+            self._transaction_id = self._connection.scalar(text("SELECT pg_current_xact_id()::text"))
+        except BaseException as error:
+            self._discard()
+            if (trouble := self.trouble(error)) is not None:
+                raise trouble from error
+            raise
+        return self._connection
+
+    @contextmanager
+    def plugin_code(self, connection: StateConnection) -> Iterator[None]:
+        """Forbid a commit until the handlers have returned."""
+        connection.exec_driver_sql("SET LOCAL axe.guarded = 'on'")
+        yield
+        if self.is_open(connection):
+            connection.exec_driver_sql("SET LOCAL axe.guarded = 'off'")
+
+    def is_open(self, connection: StateConnection) -> bool:
+        """Compare the transaction's id with the one noted at the beginning."""
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute("SELECT pg_current_xact_id_if_assigned()::text")
+            return bool(cursor.fetchone()[0] == self._transaction_id)  # type: ignore[index]
+        except Exception:  # noqa: BLE001 # an aborted transaction answers with an error
+            return False
+        finally:
+            cursor.close()
+
+    def commit(self, connection: StateConnection) -> None:
+        """COMMIT."""
+        connection.connection.driver_connection.commit()  # type: ignore[union-attr]
+        transaction = connection.get_transaction()
+        if transaction is not None:
+            transaction.close()
+
+    def rollback(self, connection: StateConnection) -> None:
+        """ROLLBACK, and begin with a new connection next time: rollbacks are rare, doubt is expensive."""
+        self._discard()
+
+    def _discard(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            connection.connection.driver_connection.close()  # type: ignore[union-attr]
+        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
+            pass
+        try:
+            connection.invalidate()
+            Connection.close(connection)
+        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
+            pass
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Read in a read-only transaction with one snapshot."""
+        assert self._reading is not None
+        try:
+            with self._reading.connect() as connection, connection.begin():
+                yield connection
+        except DBAPIError as error:
+            if (trouble := self.trouble(error)) is not None:
+                raise trouble from error
+            raise
+
+    def drop_plugin_objects(self, connection: StateConnection) -> None:
+        """Drop what the catalogue lists beside our own."""
+        kinds = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE", "f": "FOREIGN TABLE"}
+        found = connection.execute(
+            text(
+                "SELECT relkind::text, relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace "
+                "AND relkind IN ('r','p','v','m','S','f') AND relname NOT LIKE 'axe\\_%'"
+            )
+        ).all()
+        quoted = connection.dialect.identifier_preparer.quote_identifier
+        for kind, name in found:
+            connection.exec_driver_sql(f"DROP {kinds[kind]} IF EXISTS {quoted(name)} CASCADE")
+
+    def trouble(self, error: BaseException) -> StoreError | None:
+        """Tell by SQLSTATE whether the server or the connection is at fault."""
+        if not isinstance(error, DBAPIError):
+            return None
+        state = getattr(error.orig, "sqlstate", None)
+        lost = error.connection_invalidated or (isinstance(error, OperationalError) and state is None)
+        if lost or (state and _LOST.match(state)):
+            return _unavailable(str(self._server), error)
+        return None
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._discard()
+        for engine in (self._reading, self._writing):
+            if engine is not None:
+                engine.dispose()
+        self._reading = self._writing = None
+
+
+def _engine(url: URL, schema: str | None, *, reading: bool = False) -> Engine:
+    options = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10min"
+    if schema is not None:
+        options += f" -c search_path={schema}"
+    if reading:
+        options += " -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
+    arguments = {"options": options, "connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5}
+    pool = NullPool if schema is None else QueuePool
+    return create_engine(url, connect_args=arguments, poolclass=pool, hide_parameters=True, pool_pre_ping=False)
+
+
+def _unavailable(server: str, error: DBAPIError) -> StoreUnavailable:
+    lines = str(error.orig).strip().splitlines() or ["no answer"]
+    return StoreUnavailable(f"PostgreSQL at {server} cannot be used: {lines[0]}")

@@ -1,0 +1,439 @@
+"""The store of one processor in a SQL database: what is in it, and the transaction that changes it."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, delete, func, insert, inspect, select, update
+
+from ..errors import (
+    PositionConflict,
+    StateError,
+    StoreCorrupt,
+    StoreForeign,
+    StoreFormat,
+    TransactionEnded,
+)
+from ..event import Rejection, TopicPartition
+from . import tables
+from .database import Database
+from .state import State, StateConnection
+
+
+class StoredPosition(NamedTuple):
+    """A row of ``axe_offsets``."""
+
+    position: int
+    epoch: int
+    owner: str | None
+    topic_id: str | None
+    event_at: str | None
+
+
+class Control(NamedTuple):
+    """What people and workers have set about the processor as a whole."""
+
+    version: int
+    cluster_id: str | None
+    status: str
+    paused: bool
+    pending: str | None
+    last_error: str | None
+
+
+class Move(NamedTuple):
+    """One partition's step from a position to the next, with the time of the last event before it."""
+
+    seen: int
+    epoch: int
+    position: int
+    event_at: str | None
+
+
+class Store:
+    """One processor's database. Every method may raise a StoreError that says what to do."""
+
+    def __init__(self, database: Database, processor: str) -> None:
+        self.processor = processor
+        self.location = database.location
+        self.store_id = ""
+        self._database = database
+
+    # --- opening
+
+    def open(self, *, version: int = 1, create: bool = True) -> None:
+        """Open the database, make its tables if it is new, and refuse one that is not this processor's.
+
+        Raises:
+            StoreMissing: it existed and is gone, or is not to be created.
+            StoreForeign: it belongs to another store or another processor.
+            StoreFormat: a newer axe wrote it.
+            StoreCorrupt: it cannot be read.
+        """
+        self.store_id = self._database.connect(create=create)
+        with self._database.read() as connection:
+            found = inspect(connection).has_table("axe_processor")
+            row = connection.execute(select(tables.processor)).first() if found else None
+        if row is None:
+            if not create:
+                message = f"{self.location} holds no processor: it was cut short or emptied; restore it from a backup"
+                raise StoreCorrupt(message)
+            with self.begin() as transaction:
+                tables.metadata.create_all(transaction.connection)
+                transaction.connection.execute(
+                    insert(tables.processor).values(
+                        processor=self.processor,
+                        version=version,
+                        format=tables.FORMAT,
+                        store_id=self.store_id,
+                        status="stopped",
+                        paused=0,
+                    )
+                )
+                transaction.commit()
+        else:
+            self._check_identity(row)
+        if create:
+            self._database.registered()
+
+    def _check_identity(self, row: Row[Any]) -> None:
+        if row.format > tables.FORMAT:
+            message = f"{self.location} has format {row.format}, this axe knows {tables.FORMAT}; install the newer axe"
+            raise StoreFormat(message)
+        if row.processor != self.processor:
+            message = (
+                f"{self.location} is the database of the processor {row.processor}, not of {self.processor}; "
+                "put back the right one"
+            )
+            raise StoreForeign(message)
+        if row.store_id != self.store_id:
+            message = (
+                f"{self.location} belongs to the store {row.store_id}, but lies in the store {self.store_id}; "
+                "it was copied here: put back the right one"
+            )
+            raise StoreForeign(message)
+
+    def close(self) -> None:
+        """Let go of the connections; safe to call twice."""
+        self._database.close()
+
+    # --- reading, which disturbs no writer
+
+    def control(self) -> Control:
+        """Read what is set about the processor."""
+        with self._database.read() as connection:
+            return read_control(connection)
+
+    def positions(self) -> dict[TopicPartition, StoredPosition]:
+        """Read every partition's position."""
+        with self._database.read() as connection:
+            return read_positions(connection)
+
+    def read(self) -> Any:
+        """Give a read-only connection, as a context manager, in one snapshot."""
+        return self._database.read()
+
+    def values(self, key: str | None = None) -> dict[str, Any]:
+        """Read the values, or that of one key."""
+        statement = select(tables.values.c.key, tables.values.c.value).order_by(tables.values.c.key)
+        if key is not None:
+            statement = statement.where(tables.values.c.key == key)
+        with self._database.read() as connection:
+            return {name: json.loads(text) for name, text in connection.execute(statement)}
+
+    def dead_letters(self, *, only: int | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        """Read the dead letters in the order of their rejection, or the one with an id."""
+        statement = select(tables.dead_letters).order_by(tables.dead_letters.c.id)
+        if only is not None:
+            statement = statement.where(tables.dead_letters.c.id == only)
+        if limit is not None:
+            statement = statement.limit(limit)
+        with self._database.read() as connection:
+            return [dict(row._mapping) for row in connection.execute(statement)]  # noqa: SLF001 # its public name
+
+    def count_dead_letters(self) -> int:
+        """Count the dead letters that wait for somebody."""
+        letters = tables.dead_letters
+        statement = select(func.count()).select_from(letters).where(letters.c.status == "rejected")
+        with self._database.read() as connection:
+            return int(connection.scalar(statement) or 0)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Read who works on the processor, by their own account."""
+        with self._database.read() as connection:
+            return [dict(row._mapping) for row in connection.execute(select(tables.workers))]  # noqa: SLF001
+
+    # --- writing
+
+    def begin(self) -> Transaction:
+        """Begin the one write transaction; leave it as a context manager."""
+        return Transaction(self._database, self.processor)
+
+    def set_status(self, status: str, last_error: str | None = None) -> None:
+        """Write what the processor is doing, with the error that led to it."""
+        with self.begin() as transaction:
+            transaction.connection.execute(update(tables.processor).values(status=status, last_error=last_error))
+            transaction.commit()
+
+    def heartbeat(self, worker: str, host: str, pid: int, status: str, *, alone: bool) -> None:
+        """Write that a worker is there; ``alone`` removes what dead workers left."""
+        with self.begin() as transaction:
+            stale = delete(tables.workers)
+            transaction.connection.execute(stale if alone else stale.where(tables.workers.c.worker == worker))
+            row = {"worker": worker, "host": host, "pid": pid, "status": status, "heartbeat_at": tables.timestamp()}
+            transaction.connection.execute(insert(tables.workers).values(row))
+            transaction.commit()
+
+    def trouble(self, error: BaseException) -> Exception | None:
+        """Name the trouble of the database itself behind an error, if that is what it is."""
+        return self._database.trouble(error)
+
+
+class Transaction:
+    """One write transaction: positions, values, dead letters and the plugin's SQL, all or nothing."""
+
+    def __init__(self, database: Database, processor: str) -> None:
+        self._database = database
+        self._processor = processor
+        self._connection: StateConnection | None = database.begin()
+        self._state: State | None = None
+        self._moved: dict[TopicPartition, Move] = {}
+        self._owner: str | None = None
+
+    def __enter__(self) -> Transaction:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.rollback()
+
+    @property
+    def connection(self) -> Connection:
+        """The connection, for the host's own statements."""
+        assert self._connection is not None
+        return self._connection
+
+    @property
+    def state(self) -> State:
+        """What handlers get."""
+        if self._state is None:
+            assert self._connection is not None
+            self._state = State(self._connection)
+        return self._state
+
+    @contextmanager
+    def plugin_code(self) -> Iterator[None]:
+        """Guard the transaction while code of a plugin runs."""
+        assert self._connection is not None
+        with self._database.plugin_code(self._connection):
+            yield
+
+    def control(self) -> Control:
+        """Read what people have set; it cannot change before the end of this transaction on SQLite."""
+        return read_control(self.connection)
+
+    def take_over(
+        self, starts: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None], owner: str
+    ) -> dict[TopicPartition, StoredPosition]:
+        """Own these partitions from now on; new ones begin at the given starts.
+
+        The epoch goes up, so that nothing that an earlier owner has begun can be committed.
+        """
+        offsets = tables.offsets
+        known = read_positions(self.connection)
+        for at, start in sorted(starts.items()):
+            topic_id = topic_ids.get(at.topic)
+            if at in known:
+                values = {"owner": owner, "epoch": offsets.c.epoch + 1, "topic_id": topic_id or known[at].topic_id}
+                self.connection.execute(update(offsets).where(*_is(at)).values(values))
+            else:
+                values = {"position": start, "epoch": 1, "owner": owner, "topic_id": topic_id, "attempts": 0}
+                values |= {"topic": at.topic, "partition": at.partition, "updated_at": tables.timestamp()}
+                self.connection.execute(insert(offsets).values(values))
+        return {at: held for at, held in read_positions(self.connection).items() if at in starts}
+
+    def advance(self, moves: Mapping[TopicPartition, Move], owner: str) -> None:
+        """Move positions by compare-and-set on (position, epoch, owner).
+
+        In sorted order: two transactions that update the same rows in different orders deadlock.
+
+        Raises:
+            PositionConflict: another worker or an operator moved one since we read it.
+        """
+        offsets = tables.offsets
+        now = tables.timestamp()
+        self._owner = owner
+        for at, move in sorted(moves.items()):
+            before = self._moved.get(at)
+            seen = move.seen if before is None else before.position
+            values: dict[str, Any] = {"position": move.position, "updated_at": now}
+            if move.event_at is not None:
+                values["event_at"] = move.event_at
+            moved = self.connection.execute(
+                update(offsets)
+                .where(*_is(at))
+                # A worker that lost the partition may still hold an open batch. Offsets have gaps, so the
+                # position alone does not tell it from the new owner; owner and epoch do.
+                .where(offsets.c.position == seen, offsets.c.epoch == move.epoch, offsets.c.owner == owner)
+                .values(values)
+            )
+            if moved.rowcount != 1:
+                message = f"the position of {at} is no longer {seen} of epoch {move.epoch}"
+                raise PositionConflict(message)
+            self._moved[at] = move
+
+    def add_dead_letter(self, rejection: Rejection) -> None:
+        """Store a refused event with its bytes; one that was refused before updates its row."""
+        letters, record = tables.dead_letters, rejection.record
+        values = {
+            "key": record.key,
+            "value": record.value,
+            "headers": _headers_to_json(record.headers),
+            "timestamp": tables.timestamp_of_ms(record.timestamp_ms),
+            "reason": rejection.reason,
+            "error": rejection.error,
+            "rejected_at": tables.timestamp(),
+            "status": "rejected",
+        }
+        place = (
+            letters.c.topic == record.topic,
+            letters.c.partition == record.partition,
+            letters.c.offset == record.offset,
+        )
+        attempts = letters.c.attempts + rejection.attempts
+        updated = self.connection.execute(update(letters).where(*place).values(**values, attempts=attempts))
+        if updated.rowcount == 0:
+            values |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            self.connection.execute(insert(letters).values(**values, attempts=rejection.attempts))
+
+    def wipe(self) -> None:
+        """Drop the plugin's tables and the values; dead letters and history stay."""
+        assert self._connection is not None
+        self._database.drop_plugin_objects(self._connection)
+        self.connection.execute(delete(tables.values))
+
+    def audit(self, who: str, action: str, reason: str | None, before: object, after: object) -> None:
+        """Note what was done by hand."""
+        row = {"at": tables.timestamp(), "who": who, "action": action, "reason": reason}
+        row |= {"before": json.dumps(before), "after": json.dumps(after)}
+        self.connection.execute(insert(tables.audit).values(row))
+
+    # --- one event alone
+
+    def savepoint(self) -> None:
+        """Remember this point, so that the next event can be undone alone."""
+        self._execute("SAVEPOINT axe_event")
+
+    def keep_event(self) -> None:
+        """Let the event since the savepoint stand.
+
+        Raises:
+            TransactionEnded: the handler ended the transaction.
+            StateError: a value is not JSON, or a savepoint of the handler's own is still open.
+        """
+        self.check_open()
+        assert self._connection is not None
+        if self._connection.get_nested_transaction() is not None:
+            message = "the handler left a savepoint (begin_nested) open; end it in the handler"
+            raise StateError(message)
+        self.state.write()
+        self._execute("RELEASE SAVEPOINT axe_event")
+
+    def undo_event(self) -> None:
+        """Undo everything since the savepoint.
+
+        Raises:
+            TransactionEnded: the transaction, and with it the savepoint, is gone.
+        """
+        self.state.drop_session()
+        self.state.forget()
+        try:
+            self._execute("ROLLBACK TO SAVEPOINT axe_event")
+            self._execute("RELEASE SAVEPOINT axe_event")
+        except Exception as error:
+            message = "the transaction ended while the handler ran"
+            raise TransactionEnded(message) from error
+        self.check_open()
+
+    def _execute(self, sql: str) -> None:
+        cursor = self.connection.connection.cursor()
+        try:
+            cursor.execute(sql)
+        finally:
+            cursor.close()
+
+    # --- the end
+
+    def check_open(self) -> None:
+        """Make sure that the driver is still in the transaction.
+
+        Raises:
+            TransactionEnded: it is not: the handler ended it, or swallowed an error that did.
+        """
+        assert self._connection is not None
+        if not self._database.is_open(self._connection):
+            message = (
+                "the transaction was ended by the handler, or by a database error that it swallowed; "
+                "let database errors pass and leave commit and rollback to axe"
+            )
+            raise TransactionEnded(message)
+
+    def commit(self) -> None:
+        """Write the values, verify that transaction and positions are ours, and commit.
+
+        Raises:
+            TransactionEnded, PositionConflict, StateError: nothing was committed.
+        """
+        assert self._connection is not None
+        if self._state is not None:
+            self._state.write()
+        self.check_open()
+        if self._moved:
+            stored = read_positions(self.connection)
+            for at, move in self._moved.items():
+                row = stored.get(at)
+                if row is None or (row.position, row.epoch, row.owner) != (move.position, move.epoch, self._owner):
+                    message = f"the position of {at} was changed inside its own transaction"
+                    raise TransactionEnded(message)
+        self._database.commit(self._connection)
+        self._connection = None
+
+    def rollback(self) -> None:
+        """Undo everything; nothing to do after the commit."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if self._state is not None:
+                self._state.drop_session()
+            self._database.rollback(connection)
+
+
+def read_control(connection: Connection) -> Control:
+    """Read the one row of ``axe_processor``."""
+    row = connection.execute(select(tables.processor)).one()
+    return Control(row.version, row.cluster_id, row.status, bool(row.paused), row.pending, row.last_error)
+
+
+def read_positions(connection: Connection) -> dict[TopicPartition, StoredPosition]:
+    """Read every row of ``axe_offsets``."""
+    return {
+        TopicPartition(row.topic, row.partition): StoredPosition(
+            row.position, row.epoch, row.owner, row.topic_id, row.event_at
+        )
+        for row in connection.execute(select(tables.offsets))
+    }
+
+
+def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:
+    """Read back the headers of a dead letter."""
+    return tuple((name, None if value is None else base64.b64decode(value)) for name, value in json.loads(text))
+
+
+def _headers_to_json(headers: tuple[tuple[str, bytes | None], ...]) -> str:
+    return json.dumps([[name, None if value is None else base64.b64encode(value).decode()] for name, value in headers])
+
+
+def _is(at: TopicPartition) -> tuple[Any, Any]:
+    return tables.offsets.c.topic == at.topic, tables.offsets.c.partition == at.partition

@@ -1,0 +1,347 @@
+"""SQLite: a file per processor in a folder, one writer at a time by an OS lock."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from ..errors import HostRunning, StoreCorrupt, StoreError, StoreFormat, StoreMissing, StoreUnavailable
+from .locks import FileLock, WriterLock
+from .state import StateConnection
+from .tables import FORMAT, PREFIX, timestamp
+
+WRITE_WAIT_S = 30.0
+
+_READING_PRAGMAS = frozenset({
+    "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
+    "foreign_key_check", "data_version", "page_size", "database_list", "collation_list", "function_list",
+    "compile_options",
+})  # fmt: skip
+_TRANSACTION_CODES = frozenset({sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH})
+# For these the first argument is the name of the table.
+_WRITING_CODES = frozenset({
+    sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE,
+})  # fmt: skip
+
+
+class SqliteFolder:
+    """A folder of databases, with a file that says whose they are and which must exist."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._register = folder / "axe-store.json"
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    @property
+    def name(self) -> str:
+        """The store's name, as consumer groups carry it."""
+        return self.folder.name
+
+    def prepare(self) -> None:
+        """Make the folder, for its owner only.
+
+        Raises:
+            StoreUnavailable: it cannot be made or written.
+        """
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(13, "Permission denied", str(self.folder))
+        except OSError as error:
+            message = (
+                f"the state folder {self.folder} cannot be used: {error.strerror}; set `state` or its permissions"
+            )
+            raise StoreUnavailable(message) from error
+
+    def processors(self) -> list[str]:
+        """List the processors that have, or had, a database here."""
+        return sorted(self._read()["processors"])
+
+    def store_id(self) -> str:
+        """Return the id of this store; made when it is asked for first."""
+        if self._register.exists():
+            return str(self._read()["store_id"])
+        return str(self._change(None)["store_id"])
+
+    def has(self, processor: str) -> bool:
+        """Tell whether a processor has, or had, a database here."""
+        return processor in self._read()["processors"]
+
+    def add(self, processor: str) -> None:
+        """Note that a processor has its database from now on."""
+        if not self.has(processor):
+            self._change(processor)
+
+    def host_lock(self) -> FileLock:
+        """Take the lock that says that one host runs on this folder.
+
+        Raises:
+            HostRunning: another one does.
+        """
+        self.prepare()
+        lock = FileLock(self.folder / "axe.lock")
+        if not lock.try_acquire():
+            holder = lock.holder()
+            lock.close()
+            message = f"another host ({holder}) runs on {self.folder}; stop it, or use another `state` folder"
+            raise HostRunning(message)
+        lock.sign(f"process {os.getpid()}")
+        return lock
+
+    def database(self, processor: str) -> SqliteDatabase:
+        """Name the database of a processor; nothing is opened yet."""
+        return SqliteDatabase(self, processor)
+
+    def _read(self) -> dict[str, dict[str, str]]:
+        try:
+            found = json.loads(self._register.read_text())
+        except FileNotFoundError:
+            return {"processors": {}}
+        except (OSError, ValueError) as error:
+            message = f"{self._register} cannot be read ({error}); restore it from a backup"
+            raise StoreCorrupt(message) from error
+        if not isinstance(found, dict) or not isinstance(found.get("processors"), dict) or "store_id" not in found:
+            message = f"{self._register} is not what axe wrote; restore it from a backup"
+            raise StoreCorrupt(message)
+        if found.get("format", FORMAT) > FORMAT:
+            message = f"{self._register} was written by a newer axe; install that version"
+            raise StoreFormat(message)
+        return found
+
+    def _change(self, processor: str | None) -> dict[str, dict[str, str]]:
+        # Several workers add themselves at the same moment.
+        lock = FileLock(self.folder / "axe-store.lock")
+        try:
+            lock.acquire(time.monotonic() + WRITE_WAIT_S)
+            content: dict[str, object] = {"format": FORMAT, "store_id": uuid.uuid4().hex, **self._read()}
+            if processor is not None:
+                content["processors"] = {**self._read()["processors"], processor: timestamp()}
+            aside = self._register.with_name(f"{self._register.name}.{os.getpid()}")
+            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(content, file, indent=2)
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self._register)
+        except OSError as error:
+            message = f"{self._register} cannot be written: {error.strerror}; make room or mend the permissions"
+            raise StoreUnavailable(message) from error
+        finally:
+            lock.close()
+        return self._read()
+
+
+class SqliteDatabase:
+    """One file. Writers hold the lock beside it from BEGIN to the end of COMMIT."""
+
+    def __init__(self, folder: SqliteFolder, processor: str) -> None:
+        self.path = folder.folder / f"{processor}.db"
+        self.location = str(self.path)
+        self._folder = folder
+        self._processor = processor
+        self._writing: Engine | None = None
+        self._reading: Engine | None = None
+        self._connection: StateConnection | None = None
+        self._lock: WriterLock | None = None
+
+    def connect(self, *, create: bool) -> str:
+        """Make sure that the file exists and is a database of ours."""
+        had = self._folder.folder.exists() and self._folder.has(self._processor)
+        if not self.path.exists() or self.path.stat().st_size == 0:
+            if had:
+                message = (
+                    f"the database {self.path} existed and is gone; restore it from a backup, or take "
+                    f'"{self._processor}" out of axe-store.json beside it to begin anew from an empty state'
+                )
+                raise StoreMissing(message)
+            if not create:
+                message = f"{self._processor} has no database at {self.path}: it has not run yet"
+                raise StoreMissing(message)
+            self._folder.prepare()
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        store_id = self._folder.store_id()
+        self._open()
+        return store_id
+
+    def registered(self) -> None:
+        """Enter the processor in the folder's register."""
+        self._folder.add(self._processor)
+
+    def _open(self) -> None:
+        if self._writing is not None:
+            return
+        uri = f"file:{quote(str(self.path))}"
+        self._lock = WriterLock(self.path, wait_s=WRITE_WAIT_S)
+
+        def writer() -> sqlite3.Connection:
+            # In this mode Python itself begins a transaction before a statement that writes outside of one.
+            # While plugin code runs the authorizer denies that BEGIN, so that nothing a handler writes after
+            # a transaction that SQLite ended by itself (a full disk) can become durable alone.
+            connection = sqlite3.connect(
+                f"{uri}?mode=rw", uri=True, isolation_level="IMMEDIATE", check_same_thread=False, timeout=5
+            )
+            connection.execute("PRAGMA journal_mode=WAL")
+            # A power cut may take the last commits, state and position together: they are read again.
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            return connection
+
+        def reader() -> sqlite3.Connection:
+            return sqlite3.connect(f"{uri}?mode=ro", uri=True, check_same_thread=False, timeout=5)
+
+        self._writing = create_engine("sqlite://", creator=writer, poolclass=NullPool, hide_parameters=True)
+        self._reading = create_engine("sqlite://", creator=reader, poolclass=QueuePool, hide_parameters=True)
+        event.listen(self._writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        event.listen(self._reading, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+
+    def begin(self) -> StateConnection:
+        """Take the lock, then BEGIN IMMEDIATE."""
+        assert self._lock is not None
+        assert self._writing is not None
+        self._lock.acquire()
+        try:
+            if self._connection is None:
+                if not self.path.exists():
+                    message = f"the database {self.path} is gone; stop axe and restore it from a backup"
+                    raise StoreMissing(message)
+                self._connection = StateConnection(self._writing)
+            Connection.begin(self._connection)
+        except BaseException as error:
+            self._discard()
+            self._lock.release()
+            if (trouble := self.trouble(error)) is not None:
+                raise trouble from error
+            raise
+        return self._connection
+
+    @contextmanager
+    def plugin_code(self, connection: StateConnection) -> Iterator[None]:
+        """Deny what would end the transaction or change our tables.
+
+        Set and cleared around each batch: setting it makes SQLite prepare cached statements again, and
+        only statements that are prepared are asked about.
+        """
+        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+
+        def authorize(action: int, first: str | None, second: str | None, _database: str | None, _by: str | None) -> int:
+            if action in _TRANSACTION_CODES:
+                return sqlite3.SQLITE_DENY
+            if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() not in _READING_PRAGMAS:
+                return sqlite3.SQLITE_DENY
+            if action in _WRITING_CODES and (first or "").lower().startswith(PREFIX):
+                return sqlite3.SQLITE_DENY
+            # Statements that change the schema begin no transaction by themselves.
+            if not driver.in_transaction and action not in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ):
+                return sqlite3.SQLITE_DENY
+            return sqlite3.SQLITE_OK
+
+        driver.set_authorizer(authorize)
+        try:
+            yield
+        finally:
+            driver.set_authorizer(None)
+
+    def is_open(self, connection: StateConnection) -> bool:
+        """Ask the driver."""
+        return bool(connection.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
+
+    def commit(self, connection: StateConnection) -> None:
+        """COMMIT, the checkpoint that may come with it included, then release the lock."""
+        assert self._lock is not None
+        connection.connection.driver_connection.commit()  # type: ignore[union-attr]
+        transaction = connection.get_transaction()
+        if transaction is not None:
+            transaction.close()
+        self._lock.release()
+
+    def rollback(self, connection: StateConnection) -> None:
+        """ROLLBACK, and begin with a new connection next time: rollbacks are rare, doubt is expensive."""
+        assert self._lock is not None
+        self._discard()
+        self._lock.release()
+
+    def _discard(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            # Closing a driver connection rolls back what was open on it.
+            connection.connection.driver_connection.close()  # type: ignore[union-attr]
+        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
+            pass
+        try:
+            connection.invalidate()
+            Connection.close(connection)
+        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
+            pass
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Read through a connection that was opened read-only."""
+        assert self._reading is not None
+        try:
+            with self._reading.connect() as connection, connection.begin():
+                yield connection
+        except (DBAPIError, sqlite3.Error) as error:
+            if (trouble := self.trouble(error)) is not None:
+                raise trouble from error
+            raise
+
+    def drop_plugin_objects(self, connection: StateConnection) -> None:
+        """Drop what sqlite_master lists beside our own."""
+        quoted = connection.dialect.identifier_preparer.quote_identifier
+        connection.exec_driver_sql("PRAGMA defer_foreign_keys=ON")
+        for kind in ("view", "trigger", "table"):
+            # A virtual table takes its shadow tables along, so look again each time.
+            while True:
+                name = connection.scalar(
+                    text(
+                        "SELECT name FROM sqlite_master WHERE type = :kind AND name NOT LIKE 'axe\\_%' ESCAPE '\\' "
+                        "AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY sql LIKE 'CREATE VIRTUAL%' DESC LIMIT 1"
+                    ),
+                    {"kind": kind},
+                )
+                if name is None:
+                    break
+                connection.exec_driver_sql(f"DROP {kind.upper()} {quoted(name)}")
+
+    def trouble(self, error: BaseException) -> StoreError | None:
+        """Tell by SQLite's own error name, which does not change with its wording."""
+        original = error.orig if isinstance(error, DBAPIError) else error
+        if not isinstance(original, sqlite3.Error):
+            return None
+        name = getattr(original, "sqlite_errorname", "") or ""
+        if name.startswith("SQLITE_FULL"):
+            return StoreUnavailable(f"the disk of {self.path} is full; make room")
+        if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            return StoreUnavailable(f"{self.path} cannot be written ({original}); see to the disk and the permissions")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return StoreUnavailable(f"{self.path} is held by a program that is not axe ({original}); stop that program")
+        if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
+            return StoreCorrupt(f"{self.path} is damaged ({original}); restore it from a backup")
+        return None
+
+    def close(self) -> None:
+        """Close under the lock: the last connection to close writes a checkpoint."""
+        lock, self._lock = self._lock, None
+        if lock is None:
+            return
+        lock.acquire()
+        self._discard()
+        for engine in (self._reading, self._writing):
+            if engine is not None:
+                engine.dispose()
+        self._reading = self._writing = None
+        lock.close()
