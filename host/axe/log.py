@@ -33,14 +33,8 @@ def get_logger(**bound: Any) -> structlog.stdlib.BoundLogger:
     """Return a logger with these keys bound; usable before and without ``configure``."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger("axe"),
-        # Our own chain, not the global one: it may be the caller's, and its default prints to stdout.
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.add_log_level,
-            _redact,
-            _hand_over,
-        ],
+        # Our own chain, not the global one: that may be the caller's, and its default prints to stdout.
+        processors=_first_processors(),
         wrapper_class=structlog.stdlib.BoundLogger,
         context_class=dict,
         cache_logger_on_first_use=False,
@@ -52,7 +46,7 @@ def get_logger(**bound: Any) -> structlog.stdlib.BoundLogger:
 def configure(log: LogConfig, *, debug: bool = False, secrets: Collection[str] = ()) -> None:
     """Send the lines of this process to stderr, in the form and from the level of ``log``.
 
-    For processes that are axe's own. Other libraries are heard from ``warning`` on.
+    For processes that are axe's own. Other libraries, plugins among them, are heard from ``warning`` on.
     ``secrets`` are values that no line shows, wherever in it they stand, tracebacks included.
     Calling it again replaces what the last call set.
     """
@@ -68,8 +62,27 @@ def configure(log: LogConfig, *, debug: bool = False, secrets: Collection[str] =
     root.setLevel(logging.WARNING)
     logging.getLogger("axe").setLevel(logging.DEBUG if debug else log.level.upper())
     logging.captureWarnings(capture=True)
+    if not structlog.is_configured():
+        # For plugins that use structlog themselves: its default would print to stdout, into `--json`.
+        structlog.configure(
+            processors=_first_processors(),
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            wrapper_class=structlog.stdlib.BoundLogger,
+            cache_logger_on_first_use=False,
+        )
     # What logging prints about a failed write is the record as it was before redaction.
     logging.raiseExceptions = False
+
+
+def _first_processors() -> list[structlog.typing.Processor]:
+    """List the steps from a call to the standard library's logger."""
+    return [
+        structlog.stdlib.filter_by_level,
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        _redact,
+        _hand_over,
+    ]
 
 
 def _final_processors(log: LogConfig) -> list[structlog.typing.Processor]:

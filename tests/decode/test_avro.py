@@ -173,7 +173,9 @@ def test_a_tombstone_decodes_to_none_and_not_to_an_envelope(folder: Path) -> Non
 
 
 @pytest.mark.parametrize("size", [-1, -5, 2**31, 2**33, 2**40, 2**62, -(2**63)])
-@pytest.mark.parametrize("schema", ["string", "bytes", {"type": "array", "items": "long"}, {"type": "map", "values": "null"}])
+@pytest.mark.parametrize(
+    "schema", ["string", "bytes", {"type": "array", "items": "long"}, {"type": "map", "values": "null"}]
+)
 def test_a_length_far_beyond_the_data_is_refused_without_allocating(folder: Path, schema: Any, size: int) -> None:
     read = build(folder, schema)
     tracemalloc.start()
@@ -247,7 +249,9 @@ def test_a_decimal_is_read_exactly(folder: Path, amount: str, scale: int) -> Non
         assert build(folder, schema)(written(schema, Decimal(amount))) == Decoded(Decimal(amount), None)
 
 
-@given(st.integers(1, 60).flatmap(lambda digits: st.tuples(st.just(digits), st.integers(1 - 10**digits, 10**digits - 1))))
+@given(
+    st.integers(1, 60).flatmap(lambda digits: st.tuples(st.just(digits), st.integers(1 - 10**digits, 10**digits - 1)))
+)
 def test_every_decimal_within_its_precision_is_read(folder: Path, drawn: tuple[int, int]) -> None:
     precision, unscaled = drawn
     schema = {"type": "bytes", "logicalType": "decimal", "precision": precision}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from axe.decode import decoder, key_decoder
@@ -24,6 +24,13 @@ JSON_VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=30,
 )  # fmt: skip
+
+
+NESTED = st.recursive(
+    st.none() | st.text(alphabet='[]{}"\\', max_size=3),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(alphabet="[]a", max_size=2), inner, max_size=4),
+    max_leaves=40,
+)
 
 
 def json_decoder(max_bytes: int = 1_000_000, max_depth: int = 64) -> Callable[[Record], Any]:
@@ -65,7 +72,8 @@ def test_text_made_of_brackets_and_quotes_decodes_within_the_depth_or_is_refused
     assert depth_of(value) <= 3
 
 
-@given(JSON_VALUES, st.integers(1, 5))
+@settings(max_examples=500)
+@given(NESTED, st.integers(1, 5))
 def test_a_value_is_too_deep_exactly_when_it_nests_deeper_than_the_limit(value: Any, max_depth: int) -> None:
     written = json.dumps(value).encode()
     if depth_of(value) > max_depth:
@@ -73,6 +81,17 @@ def test_a_value_is_too_deep_exactly_when_it_nests_deeper_than_the_limit(value: 
             read(written, max_depth=max_depth)
     else:
         assert read(written, max_depth=max_depth) == value
+
+
+def test_depth_is_seen_behind_neighbours_that_are_nearly_as_deep() -> None:
+    value: Any = []
+    for _ in range(4):
+        value = [value, value, "]"]
+    written = json.dumps(value).encode()
+
+    assert read(written, max_depth=5) == value
+    with pytest.raises(DecodeError, match="nested deeper than max_depth = 4"):
+        read(written, max_depth=4)
 
 
 def test_a_tombstone_decodes_to_none() -> None:
@@ -144,8 +163,7 @@ def test_an_unknown_link_is_refused_with_the_nearest_and_the_known_ones() -> Non
         decoder("studies", decode=["jsn"], schema=None, max_bytes=1, max_depth=1)
 
     assert str(raised.value) == (
-        'topics.studies.decode: there is no link "jsn"; did you mean "json"? '
-        'known are "avro", "json", "raw", "string"'
+        'topics.studies.decode: there is no link "jsn"; did you mean "json"? known are "avro", "json", "raw", "string"'
     )
 
 
@@ -180,7 +198,7 @@ def test_keys_stay_bytes_unless_the_topic_says_how_they_decode() -> None:
     assert as_text is not None and as_json is not None
     assert as_text(b"st-1") == "st-1"
     assert as_json(b'{"id": 1}') == {"id": 1}
-    with pytest.raises(DecodeError, match="^key: not JSON: it ends too early$"):
+    with pytest.raises(DecodeError, match=r"^key: not JSON: it ends too early$"):
         as_json(b'{"id"')
 
 

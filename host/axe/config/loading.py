@@ -312,7 +312,7 @@ class _Loader:
 
     def wrong_type(self, path: str, expected: str, found: object) -> ConfigError:
         got = kind_of(found)
-        if isinstance(found, int | float) and "number" in expected:
+        if isinstance(found, int | float) and not isinstance(found, bool) and "number" in expected:
             got = str(found) if isinstance(found, float) or abs(found) < _TOO_LONG_TO_SHOW else "a larger one"
         elif isinstance(found, str) and '"' in expected:
             got = "another text"

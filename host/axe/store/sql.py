@@ -14,6 +14,7 @@ from ..errors import (
     PositionConflict,
     StateError,
     StoreCorrupt,
+    StoreError,
     StoreForeign,
     StoreFormat,
     TransactionEnded,
@@ -174,9 +175,10 @@ class Store:
         return Transaction(self._database, self.processor)
 
     def set_status(self, status: str, last_error: str | None = None) -> None:
-        """Write what the processor is doing, with the error that led to it."""
+        """Write what the processor is doing; an error that led to it replaces the last one."""
+        values = {"status": status} if last_error is None else {"status": status, "last_error": last_error}
         with self.begin() as transaction:
-            transaction.connection.execute(update(tables.processor).values(status=status, last_error=last_error))
+            transaction.connection.execute(update(tables.processor).values(values))
             transaction.commit()
 
     def heartbeat(self, worker: str, host: str, pid: int, status: str, *, alone: bool) -> None:
@@ -188,7 +190,13 @@ class Store:
             transaction.connection.execute(insert(tables.workers).values(row))
             transaction.commit()
 
-    def trouble(self, error: BaseException) -> Exception | None:
+    def leave(self, worker: str) -> None:
+        """Take a worker's row out."""
+        with self.begin() as transaction:
+            transaction.connection.execute(delete(tables.workers).where(tables.workers.c.worker == worker))
+            transaction.commit()
+
+    def trouble(self, error: BaseException) -> StoreError | None:
         """Name the trouble of the database itself behind an error, if that is what it is."""
         return self._database.trouble(error)
 
@@ -308,6 +316,15 @@ class Transaction:
         if updated.rowcount == 0:
             values |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             self.connection.execute(insert(letters).values(**values, attempts=rejection.attempts))
+
+    def adopted(self, *, version: int, cluster_id: str | None) -> None:
+        """Note that what was pending is done, and for which version and cluster the state is built now."""
+        values = {"pending": None, "version": version, "cluster_id": cluster_id, "status": "running"}
+        self.connection.execute(update(tables.processor).values(values))
+
+    def hold(self, *, paused: int, last_error: str) -> None:
+        """Pause the processor, with the error that led to it."""
+        self.connection.execute(update(tables.processor).values(paused=paused, status="paused", last_error=last_error))
 
     def wipe(self) -> None:
         """Drop the plugin's tables and the values; dead letters and history stay."""

@@ -29,6 +29,9 @@ class StateConnection(Connection):
     The host calls the methods of ``Connection`` itself; a handler meets these refusals.
     """
 
+    handed_out = False
+    """Whether a handler got hold of it: it may have kept it, so that any event may have used SQL."""
+
     def commit(self) -> NoReturn:
         """Refuse: the host commits state and position together."""
         refuse("commit()")
@@ -148,13 +151,13 @@ class State(MutableMapping[str, Any]):
     @property
     def connection(self) -> Connection:
         """A SQLAlchemy connection inside the event's transaction."""
-        self._entangled = True
+        self._connection.handed_out = True
         return self._connection
 
     @property
     def cursor(self) -> Any:
         """A DBAPI cursor inside the same transaction, without SQLAlchemy's cost per call."""
-        self._entangled = True
+        self._connection.handed_out = True
         if self._cursor is None:
             self._cursor = self._connection.connection.cursor()
         return self._cursor
@@ -162,7 +165,7 @@ class State(MutableMapping[str, Any]):
     @property
     def session(self) -> Session:
         """A SQLAlchemy session inside the same transaction; flushed by the host at the end of the event."""
-        self._entangled = True
+        self._connection.handed_out = True
         if self._session is None:
             # The import costs a tenth of a second, which who uses no session need not pay.
             from .session import StateSession  # noqa: PLC0415
@@ -178,6 +181,11 @@ class State(MutableMapping[str, Any]):
             self._journal.clear()
         self._entangled = False
 
+    @property
+    def has_session(self) -> bool:
+        """Whether the event opened a session."""
+        return self._session is not None
+
     def end_event(self) -> None:
         """Flush and close the event's session."""
         if self._session is not None:
@@ -192,7 +200,7 @@ class State(MutableMapping[str, Any]):
 
     def undo_event(self) -> bool:
         """Take back what the event did to the values; False if it may have done more than that."""
-        if self._entangled:
+        if self._entangled or self._connection.handed_out:
             return False
         for key, value in self._journal.items():
             if value is _UNREAD:

@@ -1,0 +1,90 @@
+"""axe: a host for event processors. What a plugin author and a user of ``App`` may import."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .errors import (
+    AxeError,
+    BehindRetention,
+    BeyondEnd,
+    ClusterChanged,
+    ConfigError,
+    DecodeError,
+    HostRunning,
+    PluginError,
+    PositionConflict,
+    PositionError,
+    SourceError,
+    SourceUnavailable,
+    StateError,
+    StoreCorrupt,
+    StoreError,
+    StoreForeign,
+    StoreFormat,
+    StoreMissing,
+    StoreUnavailable,
+    TopicMissing,
+    TopicRecreated,
+    TransactionEnded,
+    VersionChanged,
+)
+from .event import Decision, Event, Failure, Record, Reject, Rejection, TopicPartition
+from .hooks import hookimpl
+
+if TYPE_CHECKING:
+    from .app import App
+    from .store.state import State
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "App",
+    "AxeError",
+    "BehindRetention",
+    "BeyondEnd",
+    "ClusterChanged",
+    "ConfigError",
+    "Decision",
+    "DecodeError",
+    "Event",
+    "Failure",
+    "HostRunning",
+    "PluginError",
+    "PositionConflict",
+    "PositionError",
+    "Record",
+    "Reject",
+    "Rejection",
+    "SourceError",
+    "SourceUnavailable",
+    "State",
+    "StateError",
+    "StoreCorrupt",
+    "StoreError",
+    "StoreForeign",
+    "StoreFormat",
+    "StoreMissing",
+    "StoreUnavailable",
+    "TopicMissing",
+    "TopicPartition",
+    "TopicRecreated",
+    "TransactionEnded",
+    "VersionChanged",
+    "__version__",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # These bring SQLAlchemy with them, a third of a second that `axe --help` need not pay.
+    if name == "App":
+        from .app import App
+
+        return App
+    if name == "State":
+        from .store.state import State
+
+        return State
+    message = f"module 'axe' has no attribute {name!r}"
+    raise AttributeError(message)

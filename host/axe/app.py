@@ -1,0 +1,343 @@
+"""App: the Python face of axe. Processors run as threads of the caller's process."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from . import assembly, operations
+from .config import Config, load
+from .errors import ConfigError, StoreMissing
+from .event import Failure, Rejection, TopicPartition
+from .hooks import hookimpl
+from .processor import Processor
+from .runner import Runner
+from .sources import Source
+from .store import Store
+
+
+class _Callbacks:
+    """The callbacks of an App, as a plugin of each of its processors."""
+
+    def __init__(self) -> None:
+        self.failures: list[Callable[[Failure], object]] = []
+        self.rejections: list[Callable[[Rejection], object]] = []
+
+    @hookimpl
+    def on_error(self, failure: Failure) -> None:
+        for callback in self.failures:
+            callback(failure)
+
+    @hookimpl
+    def on_reject(self, rejection: Rejection) -> None:
+        for callback in self.rejections:
+            callback(rejection)
+
+
+class ProcessorHandle:
+    """One processor of an App: its positions and its state."""
+
+    def __init__(self, app: App, processor: Processor) -> None:
+        self._app = app
+        self._processor = processor
+
+    @property
+    def id(self) -> str:
+        """The processor's name."""
+        return self._processor.name
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that it reads."""
+        return tuple(self._processor.types)
+
+    @property
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset to read of each partition; empty before its first start."""
+        with self._app.opened(self._processor, create=False) as store:
+            return {} if store is None else {at: row.position for at, row in store.positions().items()}
+
+    @property
+    def offset(self) -> int:
+        """The next offset to read; setting it moves every partition there.
+
+        Raises:
+            ConfigError: on reading, where there are several partitions; see ``positions``.
+        """
+        positions = self.positions
+        if len(positions) > 1:
+            message = f"{self.id} reads {len(positions)} partitions; use .positions, which has the offset of each"
+            raise ConfigError(message)
+        return next(iter(positions.values()), 0)
+
+    @offset.setter
+    def offset(self, to: int) -> None:
+        self.reset(to)
+
+    @property
+    def state(self) -> Mapping[str, Any]:
+        """The values as they are committed now, read-only."""
+        return _Values(self._app, self._processor)
+
+    def reset(self, to: operations.Target, *, wipe: bool = False) -> None:
+        """Move the positions: to an offset, "earliest", "latest", a time, or {TopicPartition: offset}.
+
+        ``wipe`` also drops the values and tables. Works while the processor runs and at rest.
+
+        Raises:
+            ConfigError: the target lies outside the log.
+        """
+        with self._app.opened(self._processor, create=True) as store:
+            assert store is not None
+            source = self._app.source(self._processor)
+            try:
+                partitions = operations.partitions_of(source, store, sorted(self._processor.types))
+                operations.reset(store, operations.resolve(source, partitions, to), wipe=wipe)
+            finally:
+                source.close()
+
+
+class _Values(Mapping[str, Any]):
+    def __init__(self, app: App, processor: Processor) -> None:
+        self._app = app
+        self._processor = processor
+
+    def _read(self, key: str | None = None) -> dict[str, Any]:
+        with self._app.opened(self._processor, create=False) as store:
+            return {} if store is None else store.values(key)
+
+    def __getitem__(self, key: str) -> Any:
+        return self._read(key)[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._read())
+
+    def __len__(self) -> int:
+        return len(self._read())
+
+    def __repr__(self) -> str:
+        return repr(self._read())
+
+
+class Processors(Mapping[str, ProcessorHandle]):
+    """The processors of an App, by name."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._found: dict[str, Processor] = {}
+
+    def add(
+        self,
+        *,
+        id: str,
+        topic: str | None = None,
+        topics: tuple[str, ...] = (),
+        handler: Any,
+        version: int | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> ProcessorHandle:
+        """Add a processor: a function, an object with hooks or ``__call__``, a class or a module.
+
+        ``topic`` is a topic or topic/event_type; without ``topic`` and ``topics`` the handler's own count.
+
+        Raises:
+            PluginError: the handler is none; says why.
+            ConfigError: the name is taken.
+        """
+        if id in self._found:
+            message = f"there is a processor {id} already; choose another id"
+            raise ConfigError(message)
+        subscriptions = (*((topic,) if topic else ()), *topics) or None
+        self._found[id] = assembly.bind(
+            self._app.config,
+            id,
+            handler,
+            topics=subscriptions,
+            version=version,
+            settings=settings,
+            plugins=self._app.plugins,
+        )
+        return self[id]
+
+    def bound(self) -> list[Processor]:
+        """Return the processors themselves, for the host's use."""
+        return list(self._found.values())
+
+    def __getitem__(self, name: str) -> ProcessorHandle:
+        return ProcessorHandle(self._app, self._found[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+
+class TopicHandle(Mapping[str, ProcessorHandle]):
+    """The processors that read one topic."""
+
+    def __init__(self, readers: dict[str, ProcessorHandle]) -> None:
+        self._readers = readers
+
+    def reset(self, to: int | str | datetime, *, wipe: bool = False) -> None:
+        """Move every processor of the topic; see ``ProcessorHandle.reset``."""
+        for reader in self._readers.values():
+            reader.reset(to, wipe=wipe)  # type: ignore[arg-type] # a string is checked where it is used
+
+    def __getitem__(self, name: str) -> ProcessorHandle:
+        return self._readers[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._readers)
+
+    def __len__(self) -> int:
+        return len(self._readers)
+
+
+class _Topics:
+    def __init__(self, processors: Processors) -> None:
+        self._processors = processors
+
+    def __getitem__(self, topic: str) -> TopicHandle:
+        readers = {name: handle for name, handle in self._processors.items() if topic in handle.topics}
+        if not readers:
+            raise KeyError(topic)
+        return TopicHandle(readers)
+
+
+class _Opened:
+    """A store for the length of a ``with`` block; None where there is none and none is to be made."""
+
+    def __init__(self, store: Store, processor: Processor, *, create: bool) -> None:
+        self._store, self._processor, self._create = store, processor, create
+
+    def __enter__(self) -> Store | None:
+        try:
+            self._store.open(version=self._processor.version, create=self._create)
+        except StoreMissing:
+            if self._create:
+                raise
+            return None
+        return self._store
+
+    def __exit__(self, *_: object) -> None:
+        self._store.close()
+
+
+class App:
+    """Runs what was added to it, and with ``discover=True`` what is installed, in threads of this process.
+
+    ``config`` is the path of an ``axe.toml``, a mapping of the same form, or None for the file that
+    AXE_CONFIG names or ``axe.toml`` here.
+
+    Raises:
+        ConfigError: the configuration is wrong.
+    """
+
+    def __init__(self, config: str | Path | Mapping[str, Any] | None = None, *, discover: bool = False) -> None:
+        self.config: Config = load(config)
+        self._callbacks = _Callbacks()
+        self._place = assembly.Places(self.config)
+        self.plugins: tuple[tuple[str, Any], ...] = (("axe-app", self._callbacks),)
+        self.processors = Processors(self)
+        self.topics = _Topics(self.processors)
+        self._runners: list[Runner] = []
+        self._threads: list[threading.Thread] = []
+        if discover:
+            for name, handler in assembly.installed(self.config):
+                self.processors.add(id=name, handler=handler)
+
+    def on_error(self, callback: Callable[[Failure], object]) -> Callable[[Failure], object]:
+        """Call back with each failure; usable as a decorator."""
+        self._callbacks.failures.append(callback)
+        return callback
+
+    def on_reject(self, callback: Callable[[Rejection], object]) -> Callable[[Rejection], object]:
+        """Call back with each rejection, after its dead letter is committed; usable as a decorator."""
+        self._callbacks.rejections.append(callback)
+        return callback
+
+    def start(self, *, until_end: bool = False) -> None:
+        """Run until ``stop()`` or SIGTERM, or with ``until_end`` until what is there now has been read.
+
+        A processor that failed when it last ran is tried again: the handler is in your hands here.
+
+        Raises:
+            ConfigError: nothing was added, or a setting cannot be used.
+        """
+        previous: Any = None
+        in_main = threading.current_thread() is threading.main_thread()
+        if in_main:
+            previous = signal.signal(signal.SIGTERM, lambda *_: self.stop())
+        try:
+            self._launch(until_end=until_end)
+            for thread in self._threads:
+                thread.join()
+        except KeyboardInterrupt:
+            self.stop()
+            for thread in self._threads:
+                thread.join()
+            raise
+        finally:
+            self._runners, self._threads = [], []
+            if in_main:
+                signal.signal(signal.SIGTERM, previous)
+
+    def stop(self) -> None:
+        """Ask for an orderly end; batches at hand are finished. Usable from any thread."""
+        for runner in self._runners:
+            runner.stop()
+
+    def __enter__(self) -> App:
+        """Run in the background."""
+        self._launch(until_end=False)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop and wait for the end."""
+        self.stop()
+        for thread in self._threads:
+            thread.join()
+        self._runners, self._threads = [], []
+
+    def _launch(self, *, until_end: bool) -> None:
+        if self._threads:
+            message = "this App runs already"
+            raise ConfigError(message)
+        if not self.processors:
+            message = "nothing to run: add a processor with app.processors.add(id=…, topic=…, handler=…)"
+            raise ConfigError(message)
+        self._runners = [
+            Runner(
+                processor,
+                self._place.store(processor.name),
+                self.source(processor),
+                self.config,
+                until_end=until_end,
+                retry_failed=True,
+            )
+            for processor in self.processors.bound()
+        ]
+        self._threads = [
+            threading.Thread(target=runner.run, name=f"axe {runner.processor.name}", daemon=True)
+            for runner in self._runners
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    # --- for the handles
+
+    def opened(self, processor: Processor, *, create: bool) -> _Opened:
+        """Open a processor's store for a ``with`` block."""
+        return _Opened(self._place.store(processor.name), processor, create=create)
+
+    def source(self, processor: Processor) -> Source:
+        """Open a source of the processor's own."""
+        return assembly.source(self.config, processor.name, self._place, processor)
+
+

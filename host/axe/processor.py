@@ -1,0 +1,198 @@
+"""A bound processor: a name, what it reads, and its hooks, checked before its first event."""
+
+from __future__ import annotations
+
+import enum
+import inspect
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import pluggy
+
+from .errors import PluginError
+from .event import Event
+from .hooks import HOOK_NAMES, PROJECT, hookimpl, new_plugin_manager
+
+NAME_FORM = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+class Status(enum.Enum):
+    """What a processor is doing.
+
+    unassigned → running ⇄ retrying, waiting, paused; from each of them → stopped (an orderly end)
+    or failed (one by failure, which lasts until ``axe resume`` or ``axe reset``). ``rebuilding`` is kept
+    for a state that is being built beside the one that is served.
+    """
+
+    UNASSIGNED = "unassigned"
+    RUNNING = "running"
+    RETRYING = "retrying"
+    WAITING = "waiting"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    FAILED = "failed"
+    REBUILDING = "rebuilding"
+
+
+class Processor:
+    """One processor with its hooks; ``types`` maps each topic to the event types it wants, None for all.
+
+    Raises:
+        PluginError: the object is no processor: what is wrong with it, in words.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        handler: Any,
+        *,
+        topics: Iterable[str] | None = None,
+        version: int | None = None,
+        plugins: Sequence[tuple[str, Any]] = (),
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        if not NAME_FORM.fullmatch(name):
+            message = f"the name {name!r} is impossible: use a-z, 0-9, - and _, a letter first, at most 63 characters"
+            raise PluginError(message)
+        self.name = name
+        self.settings = settings or {}
+        self.version = _version(handler if version is None else version)
+        self.types = _subscriptions(getattr(handler, "topics", None) if topics is None else topics)
+        self.hooks = new_plugin_manager()
+        for plugin_name, plugin in plugins:
+            self._register(plugin, plugin_name)
+        self._register(_with_hooks(handler), name)
+        self.on_event, self.on_batch = self._handlers()
+
+    def _register(self, plugin: Any, name: str) -> None:
+        _refuse_slips(plugin)
+        try:
+            self.hooks.register(plugin, name=name)
+            self.hooks.check_pending()
+        except (pluggy.PluginValidationError, ValueError) as error:
+            raise PluginError(" ".join(str(error).split())) from error
+
+    def _handlers(self) -> tuple[Callable[[Event, Any], None] | None, Callable[[list[Event], Any], None] | None]:
+        one, many = self.hooks.hook.on_event, self.hooks.hook.on_batch
+        if one.get_hookimpls() and many.get_hookimpls():
+            message = "it has both on_event and on_batch; keep one of them"
+            raise PluginError(message)
+        if many.get_hookimpls():
+            return None, _direct(many, "events")
+        if one.get_hookimpls():
+            return _direct(one, "event"), None
+        message = "it has no handler: give it an on_event(event, state) marked with @axe.hookimpl"
+        raise PluginError(message)
+
+    def implements(self, hook: str) -> bool:
+        """Tell whether anybody implements a hook for this processor."""
+        return bool(getattr(self.hooks.hook, hook).get_hookimpls())
+
+
+def _direct(hook: Any, first: str) -> Callable[[Any, Any], None]:
+    """Bind the one implementation of a hook: a call through pluggy costs ten times as much."""
+    impls = hook.get_hookimpls()
+    if len(impls) == 1 and not (impls[0].wrapper or impls[0].hookwrapper):
+        function, names = impls[0].function, tuple(impls[0].argnames)
+        if names == (first, "state"):
+            return function  # type: ignore[no-any-return]
+        if names == (first,):
+            return lambda given, _state: function(given)
+    return lambda given, state: hook(**{first: given, "state": state})
+
+
+def _with_hooks(handler: Any) -> Any:
+    """Return an object with hooks for whatever a handler may be."""
+    marker = PROJECT + "_impl"
+    if any(hasattr(getattr(handler, name, None), marker) for name in HOOK_NAMES):
+        return handler
+    _refuse_slips(handler)
+    if not callable(handler):
+        message = "it has no handler: give it an on_event(event, state) marked with @axe.hookimpl"
+        raise PluginError(message)
+    call = handler if inspect.isroutine(handler) else handler.__call__
+    if inspect.iscoroutinefunction(call):
+        message = "its handler is `async def`; handlers are plain functions: write `def`"
+        raise PluginError(message)
+    try:
+        parameters = [p for p in inspect.signature(handler).parameters.values() if p.default is p.empty]
+    except (TypeError, ValueError):
+        parameters = []
+    takes = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
+    if takes not in (1, 2):
+        message = f"its handler takes {takes} arguments; handlers take (event) or (event, state)"
+        raise PluginError(message)
+    return _Callable(handler) if takes == 1 else _CallableWithState(handler)
+
+
+class _Callable:
+    def __init__(self, handler: Callable[[Event], None]) -> None:
+        self._handler = handler
+
+    @hookimpl
+    def on_event(self, event: Event) -> None:
+        """Call the handler."""
+        self._handler(event)
+
+
+class _CallableWithState:
+    def __init__(self, handler: Callable[[Event, Any], None]) -> None:
+        self._handler = handler
+
+    @hookimpl
+    def on_event(self, event: Event, state: Any) -> None:
+        """Call the handler."""
+        self._handler(event, state)
+
+
+def _refuse_slips(plugin: Any) -> None:
+    """Refuse by name what pluggy would pass over in silence."""
+    if inspect.isclass(plugin):
+        message = f"{plugin.__name__} is a class, not an instance of it"
+        raise PluginError(message)
+    marker = PROJECT + "_impl"
+    for name in dir(plugin):
+        if name.startswith("__"):
+            continue
+        try:
+            member = inspect.getattr_static(plugin, name)
+        except AttributeError:
+            continue
+        function = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+        if not inspect.isfunction(function):
+            continue
+        marked = hasattr(function, marker)
+        if name in HOOK_NAMES and not marked:
+            message = f"its {name} is not marked with @axe.hookimpl, so it would never be called"
+            raise PluginError(message)
+        if marked and inspect.iscoroutinefunction(function):
+            message = f"its {name} is `async def`; hooks are plain functions: write `def`"
+            raise PluginError(message)
+
+
+def _version(source: Any) -> int:
+    version = source if isinstance(source, int) else getattr(source, "version", 1)
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        message = f"its version is {version!r}; a version is a whole number from 1"
+        raise PluginError(message)
+    return version
+
+
+def _subscriptions(topics: Any) -> dict[str, frozenset[str] | None]:
+    if isinstance(topics, str):
+        topics = (topics,)
+    if not topics or not all(isinstance(topic, str) and topic for topic in topics):
+        message = 'it names no topics: give it topics = ("topic",) or ("topic/event_type",)'
+        raise PluginError(message)
+    types: dict[str, frozenset[str] | None] = {}
+    for subscription in topics:
+        topic, slash, kind = subscription.partition("/")
+        if not topic or (slash and not kind):
+            message = f"its topic {subscription!r} is neither a topic nor topic/event_type"
+            raise PluginError(message)
+        if not slash or (topic in types and types[topic] is None):
+            types[topic] = None
+        else:
+            types[topic] = (types.get(topic) or frozenset()) | {kind}
+    return types
