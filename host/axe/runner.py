@@ -93,6 +93,7 @@ class Runner:
         self.events = 0
         self.rejections = 0
         self.ends: Positions = {}
+        self.busy_since: float | None = None
         self._settings = config.processor(processor.name)
         self._wait_s = config.host.wait_s
         self._dispatcher = Dispatcher(processor, config)
@@ -145,6 +146,7 @@ class Runner:
             self._store.close()
 
     def _turn(self) -> None:
+        self.busy_since = None
         try:
             if not self._held:
                 if not self._started:
@@ -389,9 +391,11 @@ class Runner:
             behind = self._behind(records)
             transaction.advance(self._moves(behind, records[-1]), self._worker)
             failpoint("after_advance")
+            self.busy_since = started
             with transaction.plugin_code():
                 handle = self._one_by_one if isolated else self._all_at_once
                 refused, failed = handle(transaction, items)
+            self.busy_since = None
             if failed is not None:
                 behind = self._behind(records[: records.index(failed.record)])
                 back = {at: behind[at] for at in self._behind(records)}

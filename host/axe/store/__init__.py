@@ -23,6 +23,10 @@ class Place(Protocol):
     def name(self) -> str:
         """The store's name, as consumer groups carry it."""
 
+    @property
+    def host_is_alone(self) -> bool:
+        """Whether one host at most works here, so that rows of other workers are leftovers."""
+
     def prepare(self) -> None:
         """Make the place if it does not exist."""
 

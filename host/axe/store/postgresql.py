@@ -61,6 +61,11 @@ class PostgresServer:
         """The store's name, as consumer groups carry it."""
         return self.url.database or "postgres"
 
+    @property
+    def host_is_alone(self) -> bool:
+        """Other hosts may share the server."""
+        return False
+
     def prepare(self) -> None:
         """Make the schema ``axe`` and the store's id, once."""
         with self._connection() as connection:

@@ -50,6 +50,11 @@ class SqliteFolder:
         """The store's name, as consumer groups carry it."""
         return self.folder.name
 
+    @property
+    def host_is_alone(self) -> bool:
+        """The lock of ``host_lock`` sees to it."""
+        return True
+
     def prepare(self) -> None:
         """Make the folder, for its owner only.
 

@@ -1,0 +1,159 @@
+"""A worker process: the runners of its processors in threads, its limits, and its line to the host."""
+
+from __future__ import annotations
+
+import faulthandler
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from multiprocessing import connection
+from typing import Any
+
+import setproctitle
+
+from . import assembly, log
+from .config import Config
+from .discovery import Found, load
+from .errors import AxeError
+from .processor import Status
+from .runner import Runner
+
+_TICK_S = 0.2
+_ORPHAN_S = 1.0
+STUCK_EXIT_CODE = 70
+
+
+def work(
+    processors: list[Found], plugins: list[Found], config: Config, until_end: bool, debug: bool, line: connection.Connection
+) -> None:
+    """Run these processors until the host says stop, is gone, or all of them have ended."""
+    log.configure(config.log, debug=debug, secrets=config.secrets)
+    _Worker(processors, plugins, config, until_end, line).run()
+
+
+class _Worker:
+    def __init__(
+        self,
+        processors: list[Found],
+        plugins: list[Found],
+        config: Config,
+        until_end: bool,
+        line: connection.Connection,
+    ) -> None:
+        self._config = config
+        self._until_end = until_end
+        self._line = line
+        self._places = assembly.Places(config)
+        self._runners: dict[str, Runner] = {}
+        self._threads: list[threading.Thread] = []
+        self._found = processors
+        self._plugins = plugins
+
+    def run(self) -> None:
+        """Startup, main loop, end."""
+        setproctitle.setproctitle(f"axe [{', '.join(found.name for found in self._found)}]")
+        # Ctrl-C reaches the whole group; the host hears it, too, and tells us.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        self._limit_memory()
+        for found in self._found:
+            self._start(found)
+        self._watch()
+
+    def _limit_memory(self) -> None:
+        limits = [self._config.processor(found.name).memory_mb for found in self._found]
+        if len(limits) == 1 and limits[0] is not None:
+            resource.setrlimit(resource.RLIMIT_DATA, (limits[0] * 2**20, limits[0] * 2**20))
+
+    def _start(self, found: Found) -> None:
+        name = found.name
+        try:
+            plugins = assembly.load_plugins(self._config, self._plugins, name)
+            processor = assembly.bind(self._config, name, load(found), plugins=plugins)
+            place = self._places.of(name)
+            runner = Runner(
+                processor,
+                self._places.store(name),
+                assembly.source(self._config, name, self._places, processor),
+                self._config,
+                until_end=self._until_end,
+                alone=place.host_is_alone,
+                on_status=lambda status, error: self._tell("status", name, status=status.value, error=error),
+            )
+        except AxeError as error:
+            self._tell("broken", name, error=str(error))
+            return
+        self._runners[name] = runner
+        thread = threading.Thread(target=runner.run, name=f"axe {name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _watch(self) -> None:
+        """Listen to the host and tell it how far we are, until everything has ended."""
+        parent = multiprocessing.parent_process()
+        sentinel: Any = None if parent is None else parent.sentinel
+        while any(thread.is_alive() for thread in self._threads):
+            ready = connection.wait([self._line, *([sentinel] if sentinel else [])], timeout=_TICK_S)
+            if self._line in ready or sentinel in ready:
+                # Either a word of the host, and there is only one, or its end.
+                self._stop()
+                if sentinel in ready or not self._heard():
+                    self._end_without_host()
+            for name, runner in self._runners.items():
+                self._progress(name, runner)
+                self._end_if_stuck(name, runner)
+            if self._line in ready:
+                time.sleep(_TICK_S / 4)
+        for name, runner in self._runners.items():
+            self._progress(name, runner)
+            succeeded = runner.status in (Status.STOPPED, Status.PAUSED)
+            self._tell("ended", name, status=runner.status.value, error=runner.error, succeeded=succeeded)
+
+    def _heard(self) -> bool:
+        try:
+            self._line.recv()
+        except (EOFError, OSError):
+            return False
+        return True
+
+    def _stop(self) -> None:
+        for runner in self._runners.values():
+            runner.stop()
+
+    def _end_without_host(self) -> None:
+        deadline = time.monotonic() + _ORPHAN_S
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        # Whatever is under way is undone; a successor may be at work already.
+        os._exit(1)
+
+    def _progress(self, name: str, runner: Runner) -> None:
+        positions, ends = runner.positions, runner.ends
+        self._tell(
+            "progress",
+            name,
+            events=runner.events,
+            rejections=runner.rejections,
+            position=sum(positions.values()),
+            end=sum(ends.values()) if ends else None,
+            lag=sum(max(0, end - positions.get(at, 0)) for at, end in ends.items()) if ends else None,
+        )
+
+    def _end_if_stuck(self, name: str, runner: Runner) -> None:
+        limit = self._config.processor(name).handler_timeout_s
+        since = runner.busy_since
+        if since is not None and time.monotonic() - since > limit:
+            log.get_logger(processor=name).error("handler takes too long, worker ends itself", handler_timeout_s=limit)
+            faulthandler.dump_traceback(sys.stderr)
+            os._exit(STUCK_EXIT_CODE)
+
+    def _tell(self, kind: str, name: str, **content: Any) -> None:
+        try:
+            self._line.send({"kind": kind, "name": name, **content})
+        except OSError:
+            # The host is gone; the main loop sees it by the sentinel.
+            return
