@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from .config import Config
-from .decode import Decoded, decoder, event_type_of, key_decoder
+from .decode import Decoded, event_type_of, key_decoder, reader
 from .errors import DecodeError
 from .event import Event, Record, Reject, Rejection
+from .failpoints import failpoint, is_set
 from .processor import Processor
 
 
@@ -41,16 +42,33 @@ class Dispatcher:
 
     def __init__(self, processor: Processor, config: Config) -> None:
         self._on_event = processor.on_event
+        if self._on_event is not None and is_set("mid_handler"):
+            self._on_event = _interrupted(self._on_event)
         self._on_batch = processor.on_batch
         self._topics = {topic: _Topic(topic, types, processor, config) for topic, types in processor.types.items()}
 
     def decode(self, records: Iterable[Record]) -> list[Item]:
         """Turn records into events; those that nobody wants are left out, those that do not decode are refused."""
         items: list[Item] = []
+        topics = self._topics
         for record in records:
-            item = self._topics[record.topic].item(record)
-            if item is not None:
-                items.append(item)
+            topic = topics[record.topic]
+            if topic.is_plain and not record.headers and record.value is not None:
+                # The usual record, without a call that can be spared: it is worth a third of the time.
+                try:
+                    value = topic.read(record.value)
+                except DecodeError as error:
+                    items.append(Refused(record, str(error), None))
+                    continue
+                kind = value.get("type") if type(value) is dict else None
+                if type(kind) is not str or not kind:
+                    kind = None
+                if topic.types is None or kind in topic.types:
+                    items.append(Event(record, value, kind, record.key))
+            else:
+                item = topic.item(record)
+                if item is not None:
+                    items.append(item)
         return items
 
     def handle(self, event: Event, state: Any) -> Outcome:
@@ -65,6 +83,30 @@ class Dispatcher:
         except Exception as error:  # noqa: BLE001 # the plugin boundary
             return Failed(event.record, error)
         return None
+
+    def handle_all(self, events: Iterable[Event], state: Any, end: Callable[[], None]) -> Iterator[Outcome]:
+        """Run the handler on events in order, calling ``end`` after each; yield what did not go well.
+
+        One ``try`` around the loop, entered anew after each exception, costs a healthy event nothing.
+        """
+        assert self._on_event is not None
+        on_event, start_event = self._on_event, state.start_event
+        rest = iter(events)
+        while True:
+            item: Any = None
+            try:
+                for item in rest:
+                    start_event()
+                    on_event(item, state)
+                    if state.has_session:
+                        end()
+                return
+            except Reject as reject:
+                yield Refused(item.record, reject.reason, traceback.format_exc())
+            except GeneratorExit:
+                raise
+            except Exception as error:  # noqa: BLE001 # the plugin boundary
+                yield Failed(item.record, error)
 
     @property
     def takes_batches(self) -> bool:
@@ -81,6 +123,14 @@ class Dispatcher:
         return True
 
 
+def _interrupted(handler: Callable[[Event, Any], None]) -> Callable[[Event, Any], None]:
+    def handle(event: Event, state: Any) -> None:
+        handler(event, state)
+        failpoint("mid_handler")
+
+    return handle
+
+
 class _Topic:
     """How the records of one topic become events."""
 
@@ -89,7 +139,8 @@ class _Topic:
         given = config.topics.get(topic)
         asked = {name: getattr(settings, name) for name in settings.__struct_fields__} if given is not None else {}
         own: Callable[[Record], Any] | None = processor.hooks.hook.deserializer(topic=topic, settings=asked)
-        self._decode = own or decoder(
+        self._own = own
+        self.read = reader(
             topic,
             decode=settings.decode,
             schema=None if settings.schema is None else config.resolve(settings.schema),
@@ -98,18 +149,24 @@ class _Topic:
         )
         self._decode_key = key_decoder(settings.key)
         self._rule = event_type_of(settings.event_type, topic=topic)
-        self._types = types
+        self.types = types
+        # JSON, keys as bytes, the event type by the common rule.
+        chain = tuple(settings.decode) or ("json",)
+        self.is_plain = own is None and chain == ("json",) and self._decode_key is None and not settings.event_type
 
     def item(self, record: Record) -> Item | None:
         kind = self._rule.from_headers(record) if record.headers else None
         # A type that the headers name and nobody wants need not be decoded.
-        if kind is not None and self._types is not None and kind not in self._types:
+        if kind is not None and self.types is not None and kind not in self.types:
             return None
         try:
-            value = self._decode(record)
+            if self._own is not None:
+                value = self._own(record)
+            else:
+                value = None if record.value is None else self.read(record.value)
             if kind is None:
                 kind = self._rule.from_value(value)
-                if self._types is not None and kind not in self._types:
+                if self.types is not None and kind not in self.types:
                     return None
             if type(value) is Decoded:
                 value = value.value

@@ -22,7 +22,7 @@ class TopicPartition(NamedTuple):
         return f"{self.topic}[{self.partition}]"
 
 
-class Record(msgspec.Struct, frozen=True):
+class Record(msgspec.Struct, frozen=True, gc=False):
     """The bytes of one record as they were fetched, shown as ``studies[3]@1042``.
 
     ``value`` is None for a tombstone. ``timestamp_ms`` counts from 1970-01-01 UTC and is
@@ -46,7 +46,7 @@ class Record(msgspec.Struct, frozen=True):
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """A decoded record: what a handler receives.
 
     ``value`` is None for a tombstone. ``key`` is the record's bytes unless the topic's

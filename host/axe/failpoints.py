@@ -42,6 +42,11 @@ def _parse(text: str) -> dict[str, tuple[str, float]]:
 _points = _parse(os.environ.get("AXE_FAILPOINTS", ""))
 
 
+def is_set(name: str) -> bool:
+    """Tell whether anything is set for a place."""
+    return name in _points
+
+
 def failpoint(name: str) -> None:
     """Do what is set for this place; nothing by default."""
     if not _points or name not in _points:

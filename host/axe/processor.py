@@ -95,6 +95,8 @@ def _direct(hook: Any, first: str) -> Callable[[Any, Any], None]:
     impls = hook.get_hookimpls()
     if len(impls) == 1 and not (impls[0].wrapper or impls[0].hookwrapper):
         function, names = impls[0].function, tuple(impls[0].argnames)
+        if isinstance(impls[0].plugin, _CallableWithState):
+            return impls[0].plugin.handler
         if names == (first, "state"):
             return function  # type: ignore[no-any-return]
         if names == (first,):
@@ -138,12 +140,12 @@ class _Callable:
 
 class _CallableWithState:
     def __init__(self, handler: Callable[[Event, Any], None]) -> None:
-        self._handler = handler
+        self.handler = handler
 
     @hookimpl
     def on_event(self, event: Event, state: Any) -> None:
         """Call the handler."""
-        self._handler(event, state)
+        self.handler(event, state)
 
 
 def _refuse_slips(plugin: Any) -> None:

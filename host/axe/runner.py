@@ -412,37 +412,20 @@ class Runner:
 
     def _all_at_once(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], None]:
         """Handle the events without savepoints: the fast way, which one sick event ends."""
-        refused: list[Refused] = []
+        refused = [item for item in items if type(item) is Refused]
+        events: list[Any] = [item for item in items if type(item) is not Refused] if refused else items
         state = transaction.state
         if self._dispatcher.takes_batches:
-            refused = [item for item in items if type(item) is Refused]
-            events = [item for item in items if type(item) is not Refused]
-            if events and not self._dispatcher.handle_batch(events, state):  # type: ignore[arg-type] # events are left
+            if events and not self._dispatcher.handle_batch(events, state):
                 raise _Spoiled
             state.end_event()
             return refused, None
-        handle = self._dispatcher.handle
-        for item in items:
-            if type(item) is Refused:
-                refused.append(item)
-                continue
-            state.start_event()
-            failpoint("mid_handler")
-            outcome = handle(item, state)  # type: ignore[arg-type] # a Refused has left above
-            if outcome is None:
-                if state.has_session:
-                    self._flush(state)
-            elif type(outcome) is Refused and state.undo_event():
+        for outcome in self._dispatcher.handle_all(events, state, state.end_event):
+            if type(outcome) is Refused and state.undo_event():
                 refused.append(outcome)
             else:
                 raise _Spoiled
         return refused, None
-
-    def _flush(self, state: Any) -> None:
-        try:
-            state.end_event()
-        except Exception as error:
-            raise _Spoiled from error
 
     def _one_by_one(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], Failed | None]:
         """Handle the events with a savepoint before each: a sick one is undone alone."""
@@ -452,7 +435,6 @@ class Runner:
                 refused.append(item)
                 continue
             transaction.savepoint()
-            failpoint("mid_handler")
             outcome = self._dispatcher.handle(item, transaction.state)
             if outcome is None:
                 try:
@@ -478,8 +460,10 @@ class Runner:
     def _behind(self, records: list[Record]) -> Positions:
         """Return the positions behind these records."""
         behind = dict(self._next)
-        for record in records:
-            behind[record.at] = record.offset + 1
+        # The last record of each partition counts. A plain tuple finds the key that is there already.
+        last = {(record.topic, record.partition): record.offset for record in records}
+        for at, offset in last.items():
+            behind[TopicPartition(*at)] = offset + 1
         return behind
 
     def _moves(self, to: Positions, last: Record | None, *, everywhere: bool = False) -> dict[TopicPartition, Move]:

@@ -20,7 +20,7 @@ from .json import json_reader
 from .plain import bytes_reader, string_reader
 from .value import Decoded, Limits
 
-__all__ = ["DEFAULT_LINK", "Decoded", "EventTypeRule", "decoder", "event_type_of", "key_decoder"]
+__all__ = ["DEFAULT_LINK", "Decoded", "EventTypeRule", "decoder", "event_type_of", "key_decoder", "reader"]
 
 DEFAULT_LINK = "json"
 _MAX_KEY_BYTES = 12_000_000
@@ -48,21 +48,31 @@ _LINKS: dict[str, _Link] = {
 }
 
 
-def decoder(
+def reader(
     topic: str, *, decode: Sequence[str], schema: Path | None, max_bytes: int, max_depth: int
-) -> Callable[[Record], Any]:
-    """Build what turns the value of a record of ``topic`` into the value of an event.
+) -> Callable[[bytes], Any]:
+    """Build what turns the value bytes of ``topic`` into the value of an event; not for tombstones.
 
     An empty ``decode`` means JSON. The result of a format that names its own event type is a
-    ``Decoded``. A tombstone decodes to None. Files are read here and never again.
+    ``Decoded``. Files are read here and never again.
 
     The callable raises DecodeError, with a reason that holds nothing of the payload.
 
     Raises:
         ConfigError: a link is unknown or in the wrong place, or its schema cannot be used.
     """
-    where = f"topics.{topic}.decode"
-    read = _chain(decode or (DEFAULT_LINK,), where, Limits(max_bytes, max_depth), schema)
+    return _chain(decode or (DEFAULT_LINK,), f"topics.{topic}.decode", Limits(max_bytes, max_depth), schema)
+
+
+def decoder(
+    topic: str, *, decode: Sequence[str], schema: Path | None, max_bytes: int, max_depth: int
+) -> Callable[[Record], Any]:
+    """Build the same on records, as the hook ``deserializer`` has it: a tombstone decodes to None.
+
+    Raises:
+        ConfigError: as ``reader``.
+    """
+    read = reader(topic, decode=decode, schema=schema, max_bytes=max_bytes, max_depth=max_depth)
 
     def decode_value(record: Record) -> Any:
         value = record.value

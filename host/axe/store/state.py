@@ -75,6 +75,8 @@ class State(MutableMapping[str, Any]):
         self._entangled = False
         self._cursor: Any = None
         self._session: Session | None = None
+        self.has_session = False
+        """Whether the event opened a session."""
 
     # --- values
 
@@ -170,6 +172,7 @@ class State(MutableMapping[str, Any]):
             # The import costs a tenth of a second, which who uses no session need not pay.
             from .session import StateSession  # noqa: PLC0415
 
+            self.has_session = True
             self._session = StateSession(bind=self._connection, join_transaction_mode="rollback_only")
         return self._session
 
@@ -181,11 +184,6 @@ class State(MutableMapping[str, Any]):
             self._journal.clear()
         self._entangled = False
 
-    @property
-    def has_session(self) -> bool:
-        """Whether the event opened a session."""
-        return self._session is not None
-
     def end_event(self) -> None:
         """Flush and close the event's session."""
         if self._session is not None:
@@ -195,6 +193,7 @@ class State(MutableMapping[str, Any]):
     def drop_session(self) -> None:
         """Forget the event's session, whatever is in it."""
         session, self._session = self._session, None
+        self.has_session = False
         if session is not None:
             session.discard()  # type: ignore[attr-defined] # only StateSession is ever kept there
 

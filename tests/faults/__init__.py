@@ -1,0 +1,1 @@
+"""Faults, and the oracle that judges what is left after them."""

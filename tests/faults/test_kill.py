@@ -1,0 +1,166 @@
+"""kill -9 at any moment: every event takes effect once, in order, whatever died in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe import TopicPartition
+
+from ..oracle import NAME, verify
+
+CHILD = Path(__file__).parent / "child.py"
+PARTITIONS = 2
+FAILPOINTS = ("after_poll", "after_begin", "after_advance", "mid_handler", "before_commit", "after_commit", "in_reject")
+
+
+class Site:
+    """A folder of events that grows, a place for the state, and the process that is killed."""
+
+    def __init__(self, folder: Path, state: str, *, batch: int) -> None:
+        self.folder = folder
+        self.state = state
+        self.location: str = state if "://" in state else str(folder / "state" / f"{NAME}.db")
+        self.events: dict[TopicPartition, list[bytes]] = {TopicPartition("studies", n): [] for n in range(PARTITIONS)}
+        self.config = folder / "config.json"
+        (folder / "topics" / "studies").mkdir(parents=True)
+        settings: dict[str, Any] = {
+            "source": f"file:{folder / 'topics'}",
+            "state": state,
+            "processors": {NAME: {"batch": {"events": batch}}},
+            "log": {"level": "error"},
+        }
+        self.config.write_text(json.dumps(settings))
+        self.started: list[subprocess.Popen[str]] = []
+
+    def append(self, count: int) -> None:
+        """Add events, spread over the partitions."""
+        for at, log in self.events.items():
+            lines = [b'{"n":%d,"p":%d}' % (len(log) + n, at.partition) for n in range(count // PARTITIONS)]
+            log.extend(lines)
+            with (self.folder / "topics" / "studies" / f"{at.partition}.jsonl").open("ab") as file:
+                file.write(b"".join(line + b"\n" for line in lines))
+
+    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
+        """Start the process and wait until it is about to run."""
+        process = subprocess.Popen(
+            [sys.executable, str(CHILD), str(self.config), *arguments],
+            env={**os.environ, **environment},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.started.append(process)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        return process
+
+    def finish(self) -> None:
+        """Read to the end and judge."""
+        process = self.start("--until-end")
+        assert process.wait(timeout=60) == 0
+        verify(self.location, self.events)
+
+    def close(self) -> None:
+        """Leave no process behind."""
+        for process in self.started:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+
+
+def kill_at_random(site: Site, *, kills: int, seed: int, each: int) -> None:
+    """Kill and restart, with new events each time; look at the state now and then meanwhile."""
+    chance = random.Random(seed)
+    for number in range(kills):
+        site.append(each)
+        process = site.start()
+        time.sleep(chance.uniform(0.0, 0.3))  # the moment of death is the point here
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        if number % 10 == 9:
+            verify(site.location, site.events, complete=False)
+    site.finish()
+
+
+@pytest.fixture
+def sqlite_site(tmp_path: Path) -> Iterator[Site]:
+    site = Site(tmp_path, f"sqlite:{tmp_path / 'state'}", batch=25)
+    yield site
+    site.close()
+
+
+@pytest.fixture
+def postgresql_site(tmp_path: Path, postgresql_url: str) -> Iterator[Site]:
+    site = Site(tmp_path, postgresql_url, batch=25)
+    yield site
+    site.close()
+
+
+@pytest.mark.slow
+def test_forty_kills_lose_nothing_and_repeat_nothing_on_sqlite(sqlite_site: Site) -> None:
+    sqlite_site.append(20_000)
+
+    kill_at_random(sqlite_site, kills=40, seed=1, each=1_000)
+
+    assert verify(sqlite_site.location, sqlite_site.events).runs > 10
+
+
+@pytest.mark.slow
+def test_kills_lose_nothing_and_repeat_nothing_on_postgresql(postgresql_site: Site) -> None:
+    postgresql_site.append(4_000)
+
+    kill_at_random(postgresql_site, kills=12, seed=2, each=600)
+
+    assert verify(postgresql_site.location, postgresql_site.events).runs > 3
+
+
+def die_at(site: Site, failpoint: str, probability: float, *, times: int) -> None:
+    """Let the process die at a named place, several times, and judge after each death."""
+    deaths = 0
+    for seed in range(1, times + 1):
+        site.append(1_000)
+        process = site.start(
+            "--until-end", AXE_FAILPOINTS=f"{failpoint}=kill@{probability}", AXE_TEST_SEED=str(seed * 7919)
+        )
+        code = process.wait(timeout=60)
+        assert code in (0, -signal.SIGKILL)
+        deaths += code == -signal.SIGKILL
+        if (site.folder / "state" / f"{NAME}.db").exists() and deaths > 1:
+            verify(site.location, site.events, complete=False)
+    assert deaths, "the place was never passed"
+    site.finish()
+
+
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_a_death_at_a_named_place_loses_nothing_on_sqlite(sqlite_site: Site, failpoint: str) -> None:
+    die_at(sqlite_site, failpoint, 0.004 if failpoint == "mid_handler" else 0.1, times=3)
+
+
+@pytest.mark.parametrize("failpoint", FAILPOINTS)
+def test_a_death_at_a_named_place_loses_nothing_on_postgresql(postgresql_site: Site, failpoint: str) -> None:
+    die_at(postgresql_site, failpoint, 0.004 if failpoint == "mid_handler" else 0.1, times=2)
+
+
+def test_a_process_that_was_frozen_by_its_death_holds_no_lock(sqlite_site: Site) -> None:
+    """The writer's lock is the operating system's: it goes with the process."""
+    sqlite_site.append(200)
+    process = sqlite_site.start(AXE_FAILPOINTS="before_commit=freeze")
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "T":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+
+    sqlite_site.finish()
