@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from . import assembly, operations
 from .config import Config, load
@@ -134,7 +134,7 @@ class Processors(Mapping[str, ProcessorHandle]):
     def add(
         self,
         *,
-        id: str,
+        id: str,  # noqa: A002 # the public name of contract and docs
         topic: str | None = None,
         topics: tuple[str, ...] = (),
         handler: Any,
@@ -293,12 +293,14 @@ class App:
         for runner in self._runners:
             runner.stop()
 
-    def __enter__(self) -> App:
+    def __enter__(self) -> Self:
         """Run in the background."""
         self._launch(until_end=False)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Stop and wait for the end."""
         self.stop()
         for thread in self._threads:
@@ -339,5 +341,3 @@ class App:
     def source(self, processor: Processor) -> Source:
         """Open a source of the processor's own."""
         return assembly.source(self.config, processor.name, self._place, processor)
-
-

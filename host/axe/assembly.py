@@ -7,8 +7,8 @@ from typing import Any
 
 from .config import Config
 from .discovery import Found, FoundStatus, discover, instantiate, load
-from .log import get_logger
 from .errors import PluginError
+from .log import get_logger
 from .processor import Processor
 from .sources import Source, open_source
 from .store import Place, Store, open_place
@@ -52,12 +52,10 @@ def source(config: Config, name: str, places: Places, processor: Processor | Non
             if opened is not None:
                 return opened
     group = config.processor(name).group or f"axe.{places.of(name).name}.{name}"
-    return open_source(
-        config.source, group=group, properties=config.kafka, client_id=f"axe-{name}", base=config.base
-    )
+    return open_source(config.source, group=group, properties=config.kafka, client_id=f"axe-{name}", base=config.base)
 
 
-def bind(
+def bind(  # noqa: PLR0913 # the parts of a processor, most of them optional
     config: Config,
     name: str,
     handler: Any,

@@ -100,13 +100,12 @@ class Dispatcher:
                     on_event(item, state)
                     if state.has_session:
                         end()
-                return
             except Reject as reject:
                 yield Refused(item.record, reject.reason, traceback.format_exc())
-            except GeneratorExit:
-                raise
             except Exception as error:  # noqa: BLE001 # the plugin boundary
                 yield Failed(item.record, error)
+            else:
+                return
 
     @property
     def takes_batches(self) -> bool:

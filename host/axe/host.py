@@ -186,8 +186,9 @@ class Host:
 
     def _launch(self, group: _Group) -> None:
         ours, theirs = multiprocessing.Pipe()
-        arguments = (group.members, self._plugins, self.config, self._until_end, self._debug, theirs)
-        process = self._context.Process(target=work, args=arguments, name=f"axe {group.names}")
+        arguments = (group.members, self._plugins, self.config, theirs)
+        options = {"until_end": self._until_end, "debug": self._debug}
+        process = self._context.Process(target=work, args=arguments, kwargs=options, name=f"axe {group.names}")
         process.start()
         theirs.close()
         group.process, group.line, group.restart_at, group.started_at = process, ours, None, time.monotonic()

@@ -11,13 +11,10 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
-from sqlalchemy import insert, update
-
 from .errors import ConfigError, TopicMissing
 from .event import TopicPartition
 from .sources import Source
-from .store import Store, tables
-from .store.sql import read_positions
+from .store import Store
 
 Target = int | Literal["earliest", "latest"] | datetime | timedelta | Mapping[TopicPartition, int]
 
@@ -74,27 +71,17 @@ def reset(
 
     The epoch goes up, so that a batch that is under way loses its compare-and-set and counts for nothing.
     """
-    offsets = tables.offsets
     with store.begin() as transaction:
-        connection = transaction.connection
-        stored = read_positions(connection)
-        before = {at: stored[at].position if at in stored else None for at in targets}
-        for at, position in sorted(targets.items()):
-            values = {"position": position, "updated_at": tables.timestamp(), "topic_id": None, "event_at": None}
-            values |= {"attempt_offset": None, "attempts": 0}
-            if at in stored:
-                place = (offsets.c.topic == at.topic, offsets.c.partition == at.partition)
-                connection.execute(update(offsets).where(*place).values(**values, epoch=offsets.c.epoch + 1))
-            else:
-                values |= {"topic": at.topic, "partition": at.partition, "epoch": 1}
-                connection.execute(insert(offsets).values(values))
         control = transaction.control()
-        values = {"pending": "wipe" if wipe or control.pending == "wipe" else "reset", "last_error": None}
+        before, is_all = transaction.move_by_hand(targets)
+        values: dict[str, object] = {"last_error": None}
+        values["pending"] = "wipe" if wipe or control.pending == "wipe" else "reset"
         if control.status == "failed":
             values["status"] = "stopped"
-        if set(stored) <= set(targets):
+        if is_all:
+            # No position is left that was stored for another cluster.
             values["cluster_id"] = None
-        connection.execute(update(tables.processor).values(values))
+        transaction.set_control(values)
         if wipe:
             transaction.wipe()
         action = "reset and wipe" if wipe else "reset"
@@ -121,7 +108,7 @@ def _set_paused(store: Store, paused: int, action: str, reason: str | None) -> N
             values["last_error"] = None
             if control.status in ("failed", "paused"):
                 values["status"] = "stopped"
-        transaction.connection.execute(update(tables.processor).values(values))
+        transaction.set_control(values)
         before = {"paused": control.paused, "status": control.status}
         transaction.audit(_who(), action, reason, before, {"paused": bool(paused)})
         transaction.commit()

@@ -39,6 +39,7 @@ from .log import get_logger
 from .processor import Processor, Status
 from .sources import Bounds, Source
 from .store import Control, Move, Store, StoredPosition, Transaction
+from .store.state import State
 from .store.tables import timestamp_of_ms
 
 _POLL_S = 0.25
@@ -50,6 +51,12 @@ _FIRST_BATCH = 100
 _GROWTH = 4
 
 Positions = dict[TopicPartition, int]
+
+
+def _split(records: list[Record], at: Record) -> tuple[list[Record], list[Record]]:
+    """Return the records before one, and those from it on."""
+    index = records.index(at)
+    return records[:index], records[index:]
 
 
 class _Spoiled(Exception):
@@ -75,7 +82,7 @@ class Runner:
     ``run`` belongs to one thread; ``stop`` and the attributes for display may be used from any.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 # the parts it is made of, by name
         self,
         processor: Processor,
         store: Store,
@@ -145,7 +152,7 @@ class Runner:
             self._source.close()
             self._store.close()
 
-    def _turn(self) -> None:
+    def _turn(self) -> None:  # noqa: C901 # one place says what each kind of trouble leads to
         self.busy_since = None
         try:
             if not self._held:
@@ -195,7 +202,10 @@ class Runner:
     def _drain(self) -> None:
         try:
             if self._held:
-                self._move_only()
+                try:
+                    self._move_only()
+                except _Directed:
+                    self._log.info("somebody paused or moved the processor at the end")
                 self._source.mirror(self.positions, self._store.store_id)
             if self._started:
                 self._notify("on_stop")
@@ -254,7 +264,10 @@ class Runner:
             raise PluginError(message) from error
 
     def _start(
-        self, at: TopicPartition, stored: Mapping[TopicPartition, StoredPosition], bounds: Mapping[TopicPartition, Bounds]
+        self,
+        at: TopicPartition,
+        stored: Mapping[TopicPartition, StoredPosition],
+        bounds: Mapping[TopicPartition, Bounds],
     ) -> int:
         start = parse_start(self._settings.start)
         # A partition that was added to a topic we know is read whole, wherever a new processor would begin.
@@ -282,7 +295,9 @@ class Runner:
             )
             raise VersionChanged(message)
         if control.cluster_id is not None and cluster_id is not None and control.cluster_id != cluster_id:
-            message = f"the positions of {name} are for the cluster {control.cluster_id}, this is {cluster_id}; {way_out}"
+            message = (
+                f"the positions of {name} are for the cluster {control.cluster_id}, this is {cluster_id}; {way_out}"
+            )
             raise ClusterChanged(message)
         for at, row in sorted(stored.items()):
             if at not in bounds:
@@ -293,7 +308,8 @@ class Runner:
                 raise TopicRecreated(message)
             if row.position < bounds[at].begin:
                 gap = bounds[at].begin - row.position
-                message = f"{name} is at {at}@{row.position}, but the log begins at {bounds[at].begin}: {gap} are gone; {way_out}"
+                begin = bounds[at].begin
+                message = f"{name} is at {at}@{row.position}, but the log begins at {begin}: {gap} are gone; {way_out}"
                 raise BehindRetention(message)
             if row.position > bounds[at].end:
                 message = f"{name} is at {at}@{row.position}, but the log ends at {bounds[at].end}; {way_out}"
@@ -370,10 +386,13 @@ class Runner:
         except _Ended as ended:
             failed = ended.failed
             if ended.index:
-                before = records[: records.index(failed.record)]
+                before, rest = _split(records, failed.record)
+                self._buffer = rest + self._buffer
                 self._commit_isolated(before, items[: ended.index])
-                if self._failing is not None and self._failing != failed.record:
+                # Handlers need not do the same again: one before it may have failed this time.
+                if self._buffer[:1] != rest[:1]:
                     return
+                self._buffer = self._buffer[len(rest) :]
         if failed is not None:
             self._buffer = records[records.index(failed.record) :] + self._buffer
             self._isolated_left = _ISOLATED_EVENTS
@@ -407,7 +426,8 @@ class Runner:
             failpoint("before_commit")
             transaction.commit()
         failpoint("after_commit")
-        self._committed(behind, len(items) if failed is None else 0, refused, started)
+        done = len(items) if failed is None else [item.record for item in items].index(failed.record)
+        self._committed(behind, done, refused, started)
         return failed
 
     def _all_at_once(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], None]:
@@ -418,7 +438,7 @@ class Runner:
         if self._dispatcher.takes_batches:
             if events and not self._dispatcher.handle_batch(events, state):
                 raise _Spoiled
-            state.end_event()
+            self._flush(state)
             return refused, None
         for outcome in self._dispatcher.handle_all(events, state, state.end_event):
             if type(outcome) is Refused and state.undo_event():
@@ -426,6 +446,12 @@ class Runner:
             else:
                 raise _Spoiled
         return refused, None
+
+    def _flush(self, state: State) -> None:
+        try:
+            state.end_event()
+        except Exception as error:
+            raise _Spoiled from error
 
     def _one_by_one(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], Failed | None]:
         """Handle the events with a savepoint before each: a sick one is undone alone."""
@@ -541,9 +567,7 @@ class Runner:
 
     def _beat(self) -> None:
         self._beat_at = time.monotonic()
-        self._store.heartbeat(
-            self._worker, socket.gethostname(), os.getpid(), self.status.value, alone=self._alone
-        )
+        self._store.heartbeat(self._worker, socket.gethostname(), os.getpid(), self.status.value, alone=self._alone)
 
     # --- trouble
 
@@ -564,7 +588,7 @@ class Runner:
             case Decision.RETRY:
                 self._show(Status.RETRYING, f"{failed.record}: {reason}", store=self._attempt == 1)
                 low, high = self._settings.backoff_s
-                pause = min(high, low * 2 ** (self._attempt - 1)) * random.uniform(0.75, 1.25)  # noqa: S311
+                pause = min(high, low * 2 ** min(self._attempt - 1, 60)) * random.uniform(0.75, 1.25)  # noqa: S311
                 self._rest(pause)
             case Decision.REJECT:
                 trace = "".join(traceback.format_exception(failed.exception))

@@ -28,11 +28,17 @@ STUCK_EXIT_CODE = 70
 
 
 def work(
-    processors: list[Found], plugins: list[Found], config: Config, until_end: bool, debug: bool, line: connection.Connection
+    processors: list[Found],
+    plugins: list[Found],
+    config: Config,
+    line: connection.Connection,
+    *,
+    until_end: bool,
+    debug: bool,
 ) -> None:
     """Run these processors until the host says stop, is gone, or all of them have ended."""
     log.configure(config.log, debug=debug, secrets=config.secrets)
-    _Worker(processors, plugins, config, until_end, line).run()
+    _Worker(processors, plugins, config, line, until_end=until_end).run()
 
 
 class _Worker:
@@ -41,8 +47,9 @@ class _Worker:
         processors: list[Found],
         plugins: list[Found],
         config: Config,
-        until_end: bool,
         line: connection.Connection,
+        *,
+        until_end: bool,
     ) -> None:
         self._config = config
         self._until_end = until_end

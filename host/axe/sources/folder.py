@@ -8,14 +8,14 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
-import structlog
 
 from ..errors import BeyondEnd, ConfigError, SourceUnavailable, TopicMissing, TopicRecreated
 from ..event import Record, TopicPartition
+from ..log import get_logger
 from . import Bounds, Fetched
 from .lines import LineFile, Stamp
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 POLL_EVERY_S = 0.05
 

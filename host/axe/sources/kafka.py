@@ -6,12 +6,12 @@ import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from ..errors import BehindRetention, BeyondEnd, ConfigError, SourceUnavailable, TopicMissing
 from ..event import Record, TopicPartition
+from ..log import get_logger
 from . import Bounds, Fetched
 from .kafka_client import (
     ClientLog,
@@ -25,7 +25,7 @@ from .kafka_client import (
 )
 from .kafka_topics import TopicWatch
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 CALL_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
@@ -131,7 +131,7 @@ class KafkaSource:
     def _list_offsets(self, partitions: list[TopicPartition], query: int) -> dict[TopicPartition, int]:
         if not partitions:
             return {}
-        names = ", ".join(map(str, partitions[:5])) + (", …" if len(partitions) > 5 else "")
+        names = ", ".join(map(str, partitions[:5])) + (", …" if partitions[5:] else "")
         asked = [KafkaPartition(at.topic, at.partition, query) for at in partitions]
         try:
             found = self._consumer.offsets_for_times(asked, timeout=CALL_TIMEOUT_S)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-import structlog
 from confluent_kafka import KafkaError, KafkaException
 
 from ..errors import ConfigError, SourceError, SourceUnavailable, TopicMissing
+from ..log import get_logger
 
-log = structlog.get_logger(__name__)
+log = get_logger()
 
 # Bounds: about 16 MB of records wait in the client, whatever the number of partitions. With its own
 # default of fetch.queue.backoff.ms (1 s) a consumer that drains its queue sits idle: a fifth of the throughput.
@@ -111,7 +112,7 @@ class ClientLog:
         """Log one line; called by the client from inside a poll, so it must not raise."""
         with contextlib.suppress(Exception):
             line = message % args if args else message
-            if level >= 30 and not line.startswith(self._QUIET):
+            if level >= logging.WARNING and not line.startswith(self._QUIET):
                 log.warning("kafka client", line=line)
             else:
                 log.debug("kafka client", line=line)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import os
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -62,7 +61,7 @@ class LineFile:
             SourceUnavailable: the file system does not answer.
         """
         try:
-            found = os.stat(self.path)
+            found = self.path.stat()
         except FileNotFoundError as error:
             raise TopicMissing(f"{self.path} does not exist") from error
         except OSError as error:

@@ -25,6 +25,9 @@ class Database(Protocol):
             StoreError: it cannot be used, for the reason that the class names.
         """
 
+    def is_registered(self) -> bool:
+        """Tell whether the database has had its tables before."""
+
     def registered(self) -> None:
         """Note that the database has its tables now: from here on it may not go missing."""
 
@@ -40,7 +43,7 @@ class Database(Protocol):
     def commit(self, connection: StateConnection) -> None:
         """Commit on the driver's connection."""
 
-    def rollback(self, connection: StateConnection) -> None:
+    def rollback(self) -> None:
         """Undo everything; never raises. A connection that does not come clean is discarded."""
 
     def read(self) -> AbstractContextManager[Connection]:

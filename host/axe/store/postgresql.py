@@ -6,7 +6,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -110,7 +110,9 @@ class PostgresServer:
     def has_schema(self, processor: str) -> bool:
         """Tell whether the processor's schema exists."""
         with self._connection() as connection:
-            return bool(connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema_name(processor)}))
+            return bool(
+                connection.scalar(text("SELECT to_regnamespace(:name) IS NOT NULL"), {"name": schema_name(processor)})
+            )
 
     def host_lock(self) -> None:
         """Do nothing: several hosts may share a server, and owner and epoch keep them apart."""
@@ -161,6 +163,10 @@ class PostgresDatabase:
             self._reading = _engine(self._server.url, schema, reading=True)
         return self._server.store_id()
 
+    def is_registered(self) -> bool:
+        """Look into the server's register."""
+        return self._processor in self._server.processors()
+
     def registered(self) -> None:
         """Enter the processor in the server's register and set the guard on its positions."""
         if self._processor not in self._server.processors():
@@ -210,7 +216,7 @@ class PostgresDatabase:
         if transaction is not None:
             transaction.close()
 
-    def rollback(self, connection: StateConnection) -> None:
+    def rollback(self) -> None:
         """ROLLBACK, and begin with a new connection next time: rollbacks are rare, doubt is expensive."""
         self._discard()
 
@@ -218,15 +224,12 @@ class PostgresDatabase:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        try:
-            connection.connection.driver_connection.close()  # type: ignore[union-attr]
-        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
-            pass
-        try:
+        # It is thrown away, whatever it says to that. Closing rolls back what was open.
+        with suppress(Exception):
+            connection.connection.driver_connection.close()  # type: ignore[union-attr] # it is connected
+        with suppress(Exception):
             connection.invalidate()
             Connection.close(connection)
-        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
-            pass
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -242,7 +245,14 @@ class PostgresDatabase:
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what the catalogue lists beside our own."""
-        kinds = {"r": "TABLE", "p": "TABLE", "v": "VIEW", "m": "MATERIALIZED VIEW", "S": "SEQUENCE", "f": "FOREIGN TABLE"}
+        kinds = {
+            "r": "TABLE",
+            "p": "TABLE",
+            "v": "VIEW",
+            "m": "MATERIALIZED VIEW",
+            "S": "SEQUENCE",
+            "f": "FOREIGN TABLE",
+        }
         found = connection.execute(
             text(
                 "SELECT relkind::text, relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace "

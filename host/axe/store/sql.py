@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from sqlalchemy import Connection, Row, delete, func, insert, inspect, select, update
 
@@ -17,6 +17,7 @@ from ..errors import (
     StoreError,
     StoreForeign,
     StoreFormat,
+    StoreMissing,
     TransactionEnded,
 )
 from ..event import Rejection, TopicPartition
@@ -80,9 +81,12 @@ class Store:
             found = inspect(connection).has_table("axe_processor")
             row = connection.execute(select(tables.processor)).first() if found else None
         if row is None:
-            if not create:
+            if self._database.is_registered():
                 message = f"{self.location} holds no processor: it was cut short or emptied; restore it from a backup"
                 raise StoreCorrupt(message)
+            if not create:
+                message = f"{self.processor} has not run yet: {self.location} is empty"
+                raise StoreMissing(message)
             with self.begin() as transaction:
                 tables.metadata.create_all(transaction.connection)
                 transaction.connection.execute(
@@ -212,7 +216,7 @@ class Transaction:
         self._moved: dict[TopicPartition, Move] = {}
         self._owner: str | None = None
 
-    def __enter__(self) -> Transaction:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -255,10 +259,12 @@ class Transaction:
         for at, start in sorted(starts.items()):
             topic_id = topic_ids.get(at.topic)
             if at in known:
-                values = {"owner": owner, "epoch": offsets.c.epoch + 1, "topic_id": topic_id or known[at].topic_id}
-                self.connection.execute(update(offsets).where(*_is(at)).values(values))
+                taken: dict[str, Any] = {"owner": owner}
+                taken |= {"epoch": offsets.c.epoch + 1, "topic_id": topic_id or known[at].topic_id}
+                self.connection.execute(update(offsets).where(*_is(at)).values(taken))
             else:
-                values = {"position": start, "epoch": 1, "owner": owner, "topic_id": topic_id, "attempts": 0}
+                values: dict[str, Any] = {"position": start, "epoch": 1, "owner": owner, "attempts": 0}
+                values |= {"topic_id": topic_id}
                 values |= {"topic": at.topic, "partition": at.partition, "updated_at": tables.timestamp()}
                 self.connection.execute(insert(offsets).values(values))
         return {at: held for at, held in read_positions(self.connection).items() if at in starts}
@@ -296,7 +302,7 @@ class Transaction:
     def add_dead_letter(self, rejection: Rejection) -> None:
         """Store a refused event with its bytes; one that was refused before updates its row."""
         letters, record = tables.dead_letters, rejection.record
-        values = {
+        values: dict[str, Any] = {
             "key": record.key,
             "value": record.value,
             "headers": _headers_to_json(record.headers),
@@ -316,6 +322,29 @@ class Transaction:
         if updated.rowcount == 0:
             values |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
             self.connection.execute(insert(letters).values(**values, attempts=rejection.attempts))
+
+    def move_by_hand(self, targets: Mapping[TopicPartition, int]) -> tuple[dict[TopicPartition, int | None], bool]:
+        """Set positions whoever owns them, and raise their epochs.
+
+        Returns the positions before, and whether every stored partition was among the targets.
+        """
+        offsets = tables.offsets
+        stored = read_positions(self.connection)
+        for at, position in sorted(targets.items()):
+            values: dict[str, Any] = {"position": position, "updated_at": tables.timestamp(), "attempts": 0}
+            values |= {"topic_id": None, "event_at": None, "attempt_offset": None}
+            if at in stored:
+                values["epoch"] = offsets.c.epoch + 1
+                self.connection.execute(update(offsets).where(*_is(at)).values(values))
+            else:
+                values |= {"topic": at.topic, "partition": at.partition, "epoch": 1}
+                self.connection.execute(insert(offsets).values(values))
+        before = {at: stored[at].position if at in stored else None for at in targets}
+        return before, set(stored) <= set(targets)
+
+    def set_control(self, values: Mapping[str, object]) -> None:
+        """Change columns of the one row of ``axe_processor``."""
+        self.connection.execute(update(tables.processor).values(dict(values)))
 
     def adopted(self, *, version: int, cluster_id: str | None) -> None:
         """Note that what was pending is done, and for which version and cluster the state is built now."""
@@ -356,7 +385,11 @@ class Transaction:
         if self._connection.get_nested_transaction() is not None:
             message = "the handler left a savepoint (begin_nested) open; end it in the handler"
             raise StateError(message)
-        self.state.write()
+        self._connection.host_writes = True
+        try:
+            self.state.write()
+        finally:
+            self._connection.host_writes = False
         self._execute("RELEASE SAVEPOINT axe_event")
 
     def undo_event(self) -> None:
@@ -424,7 +457,7 @@ class Transaction:
         if connection is not None:
             if self._state is not None:
                 self._state.drop_session()
-            self._database.rollback(connection)
+            self._database.rollback()
 
 
 def read_control(connection: Connection) -> Control:

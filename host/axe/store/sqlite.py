@@ -8,7 +8,7 @@ import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -66,9 +66,7 @@ class SqliteFolder:
             if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(13, "Permission denied", str(self.folder))
         except OSError as error:
-            message = (
-                f"the state folder {self.folder} cannot be used: {error.strerror}; set `state` or its permissions"
-            )
+            message = f"the state folder {self.folder} cannot be used: {error.strerror}; set `state` or its permissions"
             raise StoreUnavailable(message) from error
 
     def processors(self) -> list[str]:
@@ -135,7 +133,7 @@ class SqliteFolder:
             if processor is not None:
                 content["processors"] = {**self._read()["processors"], processor: timestamp()}
             aside = self._register.with_name(f"{self._register.name}.{os.getpid()}")
-            with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 json.dump(content, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
@@ -180,6 +178,10 @@ class SqliteDatabase:
         self._open()
         return store_id
 
+    def is_registered(self) -> bool:
+        """Look into the folder's register."""
+        return self._folder.has(self._processor)
+
     def registered(self) -> None:
         """Enter the processor in the folder's register."""
         self._folder.add(self._processor)
@@ -220,7 +222,7 @@ class SqliteDatabase:
             if self._connection is None:
                 if not self.path.exists():
                     message = f"the database {self.path} is gone; stop axe and restore it from a backup"
-                    raise StoreMissing(message)
+                    raise StoreMissing(message)  # noqa: TRY301 # below it would skip the release
                 self._connection = StateConnection(self._writing)
             Connection.begin(self._connection)
         except BaseException as error:
@@ -240,12 +242,15 @@ class SqliteDatabase:
         """
         driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
 
-        def authorize(action: int, first: str | None, second: str | None, _database: str | None, _by: str | None) -> int:
+        def authorize(
+            action: int, first: str | None, _second: str | None, _database: str | None, _by: str | None
+        ) -> int:
             if action in _TRANSACTION_CODES:
                 return sqlite3.SQLITE_DENY
             if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() not in _READING_PRAGMAS:
                 return sqlite3.SQLITE_DENY
-            if action in _WRITING_CODES and (first or "").lower().startswith(PREFIX):
+            # Statements that the host prepared stay prepared: they write values, which is no way out.
+            if action in _WRITING_CODES and (first or "").lower().startswith(PREFIX) and not connection.host_writes:
                 return sqlite3.SQLITE_DENY
             # Statements that change the schema begin no transaction by themselves.
             if not driver.in_transaction and action not in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ):
@@ -271,7 +276,7 @@ class SqliteDatabase:
             transaction.close()
         self._lock.release()
 
-    def rollback(self, connection: StateConnection) -> None:
+    def rollback(self) -> None:
         """ROLLBACK, and begin with a new connection next time: rollbacks are rare, doubt is expensive."""
         assert self._lock is not None
         self._discard()
@@ -281,16 +286,12 @@ class SqliteDatabase:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        try:
-            # Closing a driver connection rolls back what was open on it.
-            connection.connection.driver_connection.close()  # type: ignore[union-attr]
-        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
-            pass
-        try:
+        # It is thrown away, whatever it says to that. Closing rolls back what was open.
+        with suppress(Exception):
+            connection.connection.driver_connection.close()  # type: ignore[union-attr] # it is connected
+        with suppress(Exception):
             connection.invalidate()
             Connection.close(connection)
-        except Exception:  # noqa: BLE001, S110 # it is thrown away either way
-            pass
 
     @contextmanager
     def read(self) -> Iterator[Connection]:

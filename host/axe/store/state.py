@@ -32,6 +32,9 @@ class StateConnection(Connection):
     handed_out = False
     """Whether a handler got hold of it: it may have kept it, so that any event may have used SQL."""
 
+    host_writes = False
+    """Whether the host itself writes its tables at the moment, between two events of a guarded transaction."""
+
     def commit(self) -> NoReturn:
         """Refuse: the host commits state and position together."""
         refuse("commit()")
@@ -50,6 +53,7 @@ class StateConnection(Connection):
 
 
 def refuse(what: str) -> NoReturn:
+    """Say that only the host ends the transaction."""
     message = (
         f"{what} is not a handler's to call: axe commits the state together with the position, and undoes "
         "the event when the handler raises; use begin_nested() for a part that may fail"
@@ -170,7 +174,7 @@ class State(MutableMapping[str, Any]):
         self._connection.handed_out = True
         if self._session is None:
             # The import costs a tenth of a second, which who uses no session need not pay.
-            from .session import StateSession  # noqa: PLC0415
+            from .session import StateSession
 
             self.has_session = True
             self._session = StateSession(bind=self._connection, join_transaction_mode="rollback_only")
@@ -241,7 +245,7 @@ class State(MutableMapping[str, Any]):
 def _to_json(key: str, value: Any) -> str:
     try:
         encoded = _encode(value)
-        if type(value) in _SCALARS and value == value or _decode(encoded) == value:  # noqa: PLR0124 # NaN differs
+        if (type(value) in _SCALARS and value == value) or _decode(encoded) == value:  # noqa: PLR0124 # NaN differs
             return encoded.decode()
     except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
         pass

@@ -1,0 +1,182 @@
+"""``axe check``: whether everything would run, asked without changing anything."""
+
+from __future__ import annotations
+
+import difflib
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import typer
+
+from ..errors import AxeError, SourceUnavailable
+from .session import Session, table
+
+if TYPE_CHECKING:
+    from ..event import TopicPartition
+    from ..sources import Bounds, Source
+    from ..store import Control, Store, StoredPosition
+
+_OK, _NOTE, _PROBLEM = "ok", "note", "problem"
+
+
+class Finding(NamedTuple):
+    """What was looked at, how it is (ok, note, problem), and what is to be said about it."""
+
+    subject: str
+    result: str
+    message: str = ""
+
+
+def check(ctx: typer.Context) -> int:
+    """Look at configuration, plugins, source, topics, databases and positions; exit 1 if something is wrong."""
+    from .processors import described
+    from .run import require_installed
+
+    session: Session = ctx.obj
+    findings = _configuration(session)
+    require_installed(session)
+    rows = described(session)
+    findings += [_of_processor(row) for row in rows] + _plugins(session)
+    topics = {row["name"]: _topics(row["topics"]) for row in rows if row["status"] == "ready"}
+    versions = {row["name"]: row["version"] for row in rows if row["status"] == "ready"}
+    source, found = _source(session)
+    findings += found
+    if source is not None:
+        findings += _of_topics(source, topics)
+    for name in session.known():
+        findings += _of_store(session, name, versions.get(name), source)
+    wrong = sum(finding.result == _PROBLEM for finding in findings)
+    session.show(
+        {"ok": not wrong, "problems": wrong, "findings": [finding._asdict() for finding in findings]},
+        table(("", "what", ""), ((finding.result, finding.subject, finding.message) for finding in findings)),
+    )
+    return 1 if wrong else 0
+
+
+def _configuration(session: Session) -> list[Finding]:
+    from ..config import tls_warnings
+
+    findings = [Finding("configuration", _OK, str(session.config.path))]
+    findings += [Finding("configuration", _NOTE, said) for said in tls_warnings(session.config.kafka)]
+    installed = session.installed()
+    for name in session.config.processors:
+        if name not in installed:
+            near = difflib.get_close_matches(name, installed, n=1)
+            advice = f"did you mean {near[0]}?" if near else "install it, or take the table out"
+            findings.append(Finding(f"[processors.{name}]", _NOTE, f"no such processor is installed; {advice}"))
+    return findings
+
+
+def _of_processor(row: dict[str, Any]) -> Finding:
+    result = {"ready": _OK, "blocked": _NOTE, "broken": _PROBLEM}[row["status"]]
+    message = row["reason"] if row["reason"] else f"version {row['version']}, reads {', '.join(row['topics'])}"
+    return Finding(f"processor {row['name']}", result, f"blocked: {message}" if row["status"] == "blocked" else message)
+
+
+def _plugins(session: Session) -> list[Finding]:
+    """Import the packages of ``axe.plugins`` aside, too."""
+    from ..discovery import PLUGINS, FoundStatus
+    from ..probe import probe
+
+    found = session.discovered.plugins
+    ready = [(PLUGINS, one.name) for one in found if one.status is FoundStatus.FOUND]
+    probed = probe(session.config.path, ready)
+    findings = []
+    for one in found:
+        reason = probed[one.name].reason if one.status is FoundStatus.FOUND else one.reason
+        result = _OK if reason is None else _NOTE if one.status is FoundStatus.BLOCKED else _PROBLEM
+        findings.append(Finding(f"plugin {one.name}", result, reason or ""))
+    return findings
+
+
+def _topics(subscriptions: list[str]) -> list[str]:
+    return list(dict.fromkeys(one.partition("/")[0] for one in subscriptions))
+
+
+def _source(session: Session) -> tuple[Source | None, list[Finding]]:
+    from ..config import masked_url
+
+    subject = f"source {masked_url(session.config.source)}"
+    try:
+        session.source.cluster_id()
+    except SourceUnavailable as error:
+        return None, [Finding(subject, _PROBLEM, str(error))]
+    return session.source, [Finding(subject, _OK)]
+
+
+def _of_topics(source: Source, topics: dict[str, list[str]]) -> list[Finding]:
+    findings = []
+    for topic in sorted({topic for listed in topics.values() for topic in listed}):
+        readers = ", ".join(name for name, listed in topics.items() if topic in listed)
+        try:
+            count = len(source.partitions(topic))
+        except AxeError as error:
+            findings.append(Finding(f"topic {topic}", _PROBLEM, f"{error} (read by {readers})"))
+        else:
+            findings.append(Finding(f"topic {topic}", _OK, f"{count} partition{'s' if count != 1 else ''}"))
+    return findings
+
+
+def _of_store(session: Session, name: str, version: int | None, source: Source | None) -> list[Finding]:
+    subject = f"database of {name}"
+    try:
+        with session.store(name) as store:
+            if store is None:
+                return [Finding(subject, _OK, "not there yet: made at the first start")]
+            findings = [Finding(subject, _OK, store.location)]
+            control = store.control()
+            if control.status == "failed":
+                said = f"{name} failed: {control.last_error or 'it said nothing'}; then `axe resume {name}`"
+                findings.append(Finding(f"state of {name}", _PROBLEM, said))
+            elif control.paused:
+                findings.append(Finding(f"state of {name}", _NOTE, f"paused; `axe resume {name}` lets it go on"))
+            return findings + _of_positions(store, control, version, source)
+    except AxeError as error:
+        return [Finding(subject, _PROBLEM, str(error))]
+
+
+def _of_positions(store: Store, control: Control, version: int | None, source: Source | None) -> list[Finding]:
+    """Hold the stored positions against the log, as a worker does at its start."""
+    name, stored = store.processor, store.positions()
+    subject = f"positions of {name}"
+    way_out = f"restore the log, or decide with `axe reset {name} --to earliest` (or latest, a number, a time)"
+    findings = []
+    if stored and version is not None and control.version != version and control.pending != "wipe":
+        said = (
+            f"the state was built by version {control.version}, version {version} is installed; "
+            f"`axe reset {name} --to earliest --wipe` builds it anew"
+        )
+        findings.append(Finding(subject, _PROBLEM, said))
+    if source is None or not stored:
+        return findings
+    cluster = source.cluster_id()
+    if control.cluster_id is not None and cluster is not None and control.cluster_id != cluster:
+        said = f"they are for the cluster {control.cluster_id}, this is {cluster}; {way_out}"
+        return [*findings, Finding(subject, _PROBLEM, said)]
+    wrong: list[str] = []
+    for topic in sorted({at.topic for at in stored}):
+        rows = {at: row for at, row in stored.items() if at.topic == topic}
+        try:
+            there = set(source.partitions(topic))
+            bounds = source.bounds([at for at in rows if at in there])
+            wrong += _misfits(rows, bounds, source.topic_id(topic))
+        except AxeError as error:
+            wrong.append(f"{topic} cannot be asked: {error}")
+    findings += [Finding(subject, _PROBLEM, f"{said}; {way_out}") for said in wrong]
+    return findings or [Finding(subject, _OK, f"{len(stored)} within the log")]
+
+
+def _misfits(
+    stored: dict[TopicPartition, StoredPosition], bounds: dict[TopicPartition, Bounds], topic_id: str | None
+) -> list[str]:
+    said = []
+    for at, row in sorted(stored.items()):
+        if row.topic_id is not None and topic_id is not None and row.topic_id != topic_id:
+            return [f"the topic {at.topic} was made anew since it was read to {row.position}"]
+        if at not in bounds:
+            said.append(f"{at} is no longer there")
+        elif row.position < bounds[at].begin:
+            gone = bounds[at].begin - row.position
+            said.append(f"{at}@{row.position}, but the log begins at {bounds[at].begin}: {gone} are gone")
+        elif row.position > bounds[at].end:
+            said.append(f"{at}@{row.position}, but the log ends at {bounds[at].end}")
+    return said

@@ -1,0 +1,236 @@
+"""What every command works with: the configuration, what is installed, stores, the source, and the output."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, SourceUnavailable, StoreMissing
+
+if TYPE_CHECKING:
+    from ..assembly import Places
+    from ..config import Config
+    from ..discovery import Discovered, Found
+    from ..probe import Probed
+    from ..sources import Source
+    from ..store import Store
+
+# Names, topics and reasons are chosen by others: none of them may write to the terminal as it likes.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
+_WIDE = 10_000
+_BUILT_IN = ("kafka", "file", "memory")
+
+
+class Session:
+    """One run of the command line."""
+
+    def __init__(self, *, debug: bool = False) -> None:
+        self.config_path: Path | None = None
+        self.json = False
+        self.debug = debug
+        self._source: Source | None = None
+        self._stdout: int | None = None
+
+    # --- what there is
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration; from here on log lines go to stderr, without its secrets."""
+        from ..config import load
+        from ..log import configure
+
+        config = load(self.config_path)
+        configure(config.log, debug=self.debug, secrets=config.secrets)
+        return config
+
+    @cached_property
+    def places(self) -> Places:
+        """Where the databases are."""
+        from ..assembly import Places
+
+        return Places(self.config)
+
+    @cached_property
+    def discovered(self) -> Discovered:
+        """What is installed, by its metadata."""
+        from ..discovery import discover
+
+        return discover(self.config)
+
+    def installed(self) -> dict[str, Found]:
+        """Return the installed processors by name; of several claimants one, which says what is wrong."""
+        return {found.name: found for found in reversed(self.discovered.processors)}
+
+    def with_database(self) -> list[str]:
+        """List the processors that have, or had, a database."""
+        return self.places.processors()
+
+    def known(self) -> list[str]:
+        """List every processor that is installed or has a database and whose name is possible."""
+        from ..config import NAME
+
+        return sorted({name for name in {*self.installed(), *self.with_database()} if NAME.match(name)})
+
+    def require_known(self, names: Iterable[str]) -> list[str]:
+        """Check names that somebody typed; each is returned once.
+
+        Raises:
+            ConfigError: there is no such processor; names the nearest that there is.
+        """
+        known, asked = self.known(), list(dict.fromkeys(names))
+        for name in asked:
+            if name not in known:
+                near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
+                listed = f"known are {', '.join(known)}" if known else "none is installed and none has a database"
+                advice = f"did you mean {near[0]}?" if near else listed
+                message = f"there is no processor {ascii(name[:100])[1:-1]}; {advice}"
+                raise ConfigError(message)
+        return asked
+
+    def probe(self, names: Sequence[str]) -> dict[str, Probed]:
+        """Import installed processors aside, in processes of their own, and say what they are."""
+        from ..discovery import PROCESSORS
+        from ..probe import probe
+
+        return probe(self.config.path, [(PROCESSORS, name) for name in names])
+
+    # --- what is opened
+
+    @contextmanager
+    def store(self, name: str, *, create: bool = False, version: int = 1) -> Iterator[Store | None]:
+        """Open a store for a ``with`` block; None where the processor never had one.
+
+        Raises:
+            StoreMissing: it had one, and it is gone.
+        """
+        store = self.places.store(name)
+        try:
+            try:
+                store.open(version=version, create=create)
+            except StoreMissing:
+                if create or name in self.with_database():
+                    raise
+                yield None
+                return
+            yield store
+        except Exception as error:
+            trouble = store.trouble(error)
+            if trouble is None:
+                raise
+            raise trouble from error
+        finally:
+            store.close()
+
+    @property
+    def source(self) -> Source:
+        """The source, opened once for the whole command."""
+        if self._source is None:
+            self._source = self._opened_source()
+        return self._source
+
+    def _opened_source(self) -> Source:
+        from .. import assembly
+
+        if self.config.source.partition(":")[0] not in _BUILT_IN:
+            for name, plugin in assembly.load_plugins(self.config, self.discovered.plugins, "cli"):
+                opener = getattr(plugin, "open_source", None)
+                settings = self.config.plugins.get(name, {})
+                opened: Source | None = None if opener is None else opener(self.config.source, settings)
+                if opened is not None:
+                    return opened
+        return assembly.source(self.config, "cli", self.places)
+
+    def reachable_source(self) -> Source | None:
+        """Return the source, or None with a word on stderr where it cannot be reached now.
+
+        Asked once, so that not every processor waits for a broker that is away.
+        """
+        try:
+            self.source.cluster_id()
+        except SourceUnavailable as error:
+            self.warn(str(error))
+            return None
+        return self.source
+
+    def close(self) -> None:
+        """Close what was opened."""
+        source, self._source = self._source, None
+        if source is not None:
+            source.close()
+
+    # --- what is said
+
+    @property
+    def interactive(self) -> bool:
+        """Whether there is somebody to ask."""
+        return sys.stdin.isatty() and sys.stderr.isatty() and not self.json
+
+    def warn(self, message: str) -> None:
+        """Say something on stderr, in one line."""
+        print(f"axe: {clean(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
+
+    def guard_stdout(self) -> None:
+        """With ``--json``, let whatever else writes to stdout (plugins, their children) write to stderr."""
+        if not self.json or self._stdout is not None:
+            return
+        try:
+            if sys.stdout.fileno() != 1:
+                return
+        except (OSError, ValueError):
+            return
+        sys.stdout.flush()
+        self._stdout = os.dup(1)
+        os.dup2(2, 1)
+
+    def show(self, document: Any, *tables: Any) -> None:
+        """Print the result: the document with ``--json``, else the tables."""
+        if not self.json:
+            for table in tables:
+                console().print(table)
+            return
+        text = json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n"
+        content = text.encode("utf-8", "backslashreplace")
+        if self._stdout is not None:
+            with os.fdopen(self._stdout, "wb") as out:
+                self._stdout = None
+                out.write(content)
+        elif hasattr(sys.stdout, "buffer"):
+            sys.stdout.buffer.write(content)
+            sys.stdout.flush()
+        else:
+            sys.stdout.write(text)
+
+
+def console(*, stderr: bool = False) -> Any:
+    """Make rich's console; where nobody looks at it, lines are not broken."""
+    from rich.console import Console
+
+    plain = Console(stderr=stderr, highlight=False)
+    return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
+    """Make a table; columns that begin with ``#`` hold numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        number = column.startswith("#")
+        made.add_column(column.removeprefix("#"), justify="right" if number else "left", no_wrap=number)
+    for row in rows:
+        made.add_row(*(Text("-" if cell is None else clean(str(cell))) for cell in row))
+    return made
+
+
+def clean(text: str) -> str:
+    """Show control characters instead of sending them to the terminal."""
+    return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], text)

@@ -1,0 +1,35 @@
+"""``axe state``: the values of a processor."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from typing import Annotated
+
+import typer
+
+from ..errors import AxeError
+from .session import Session, table
+
+
+def state(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The processor.")],
+    key: Annotated[str | None, typer.Argument(metavar="KEY", help="Only the value of this key.")] = None,
+) -> None:
+    """Show the values as they are committed now, without disturbing the worker.
+
+    With --json: an object of all values, or the value of KEY alone.
+    """
+    session: Session = ctx.obj
+    (name,) = session.require_known([name])
+    with session.store(name) as store:
+        values = {} if store is None else store.values(key)
+        if key is not None and key not in values:
+            there = [] if store is None else list(store.values())
+            near = difflib.get_close_matches(key, there, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"`axe state {name}` lists what it has"
+            message = f"{name} has no value {key}; {advice}"
+            raise AxeError(message)
+    rows = [(found, json.dumps(value, ensure_ascii=False)) for found, value in values.items()]
+    session.show(values if key is None else values[key], table(("key", "value"), rows))

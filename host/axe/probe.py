@@ -1,0 +1,147 @@
+"""Probe: what a plugin is, learned by importing it in a process of its own, with a time limit.
+
+``probe`` is the parent's side. The child, ``python -m axe.probe``, imports one plugin, binds it as a
+worker would, and writes what it learned into a file: nothing that a plugin does at import (an endless
+loop, ``os._exit``, a crash, printing) reaches the parent or another plugin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+LIMIT_S = 30.0
+_LOOK_S = 0.01
+_GRACE_S = 5.0
+
+
+class Probed(NamedTuple):
+    """What the probe of one plugin learned; ``reason`` says why it is broken, None if it is not."""
+
+    topics: tuple[str, ...] = ()
+    version: int | None = None
+    reason: str | None = None
+
+
+def probe(
+    config: Path | None, plugins: Sequence[tuple[str, str]], *, limit_s: float | None = None
+) -> dict[str, Probed]:
+    """Import each (group, name) aside, several at a time; ``config`` is the configuration's file.
+
+    ``limit_s`` is for each of them; AXE_PROBE_S sets the default of 30 seconds.
+    """
+    limit_s = limit_s or float(os.environ.get("AXE_PROBE_S") or LIMIT_S)
+    waiting, running = list(plugins), list[_Child]()
+    found: dict[str, Probed] = {}
+    with tempfile.TemporaryDirectory(prefix="axe-probe-") as folder:
+        try:
+            while waiting or running:
+                while waiting and len(running) < max(2, os.cpu_count() or 2):
+                    group, name = waiting.pop(0)
+                    result = Path(folder) / str(len(found) + len(running) + len(waiting))
+                    running.append(_Child(config, group, name, result, limit_s))
+                for child in list(running):
+                    if (probed := child.outcome()) is not None:
+                        found[child.name] = probed
+                        running.remove(child)
+                time.sleep(_LOOK_S)
+        finally:
+            for child in running:
+                child.kill()
+    return found
+
+
+class _Child:
+    def __init__(self, config: Path | None, group: str, name: str, result: Path, limit_s: float) -> None:
+        self.name = name
+        self._result = result
+        self._limit_s = limit_s
+        self._until = time.monotonic() + limit_s
+        # The same packages in the same order as here, and not the working directory by accident.
+        path = os.pathsep.join(os.path.abspath(folder) for folder in sys.path if folder)  # noqa: PTH100
+        request = json.dumps([str(config) if config else None, group, name, str(result), limit_s])
+        self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
+            [sys.executable, "-P", "-m", "axe.probe", request],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,
+        )
+
+    def outcome(self) -> Probed | None:
+        """Return what came of it, None while it works."""
+        code = self._process.poll()
+        if code is None:
+            if time.monotonic() < self._until:
+                return None
+            self.kill()
+            return Probed(reason=f"its import does not end: stopped after {self._limit_s:g} s")
+        self.kill()  # what it left behind
+        try:
+            topics, version, reason = json.loads(self._result.read_text())
+        except (OSError, ValueError):
+            how = f"signal {-code}" if code < 0 else f"exit code {code}"
+            return Probed(reason=f"its import ended the process ({how})")
+        return Probed(tuple(topics), version, reason)
+
+    def kill(self) -> None:
+        """End it, and what it started."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+def _learn(config_path: str | None, group: str, name: str) -> Probed:
+    """Import and bind one plugin, in the child."""
+    from . import assembly
+    from .config import load as load_config
+    from .discovery import PROCESSORS, FoundStatus, discover, instantiate, load
+
+    config = load_config(config_path)
+    discovered = discover(config)
+    among = discovered.processors if group == PROCESSORS else discovered.plugins
+    # A name that is claimed twice has been told of already; of those that may run there is one.
+    entry = next((one for one in among if one.name == name and one.status is FoundStatus.FOUND), None)
+    if entry is None:
+        return Probed(reason="it is not installed, or may not run")
+    if group != PROCESSORS:
+        instantiate(load(entry), config.plugins.get(name, {}), entry)
+        return Probed()
+    processor = assembly.bind(config, name, load(entry))
+    topics = []
+    for topic, types in processor.types.items():
+        topics += [topic] if types is None else [f"{topic}/{kind}" for kind in sorted(types)]
+    return Probed(tuple(topics), processor.version)
+
+
+def _main(request: str) -> NoReturn:
+    config, group, name, result, limit_s = json.loads(request)
+    # Should the parent be gone by then, nobody else ends us.
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, limit_s + _GRACE_S)
+    try:
+        probed = _learn(config, group, name)
+    except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, it is the finding
+        from .errors import AxeError
+
+        said = " ".join(str(error).split())
+        probed = Probed(reason=said if isinstance(error, AxeError) else f"{type(error).__name__}: {said}")
+    aside = Path(f"{result}.new")
+    aside.write_text(json.dumps(probed))
+    aside.replace(result)
+    # Threads and exit handlers that the import started do not keep us.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    _main(sys.argv[1])
