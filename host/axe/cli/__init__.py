@@ -92,7 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def hoisted(arguments: Sequence[str]) -> list[str]:
     """Move the options that every command knows to the front, where they are declared once."""
-    front, rest, waiting = [], [], list(arguments)
+    front: list[str] = []
+    rest: list[str] = []
+    waiting = list(arguments)
     while waiting:
         word = waiting.pop(0)
         if word == "--":

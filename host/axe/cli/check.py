@@ -68,7 +68,7 @@ def _configuration(session: Session) -> list[Finding]:
 
 def _of_processor(row: dict[str, Any]) -> Finding:
     result = {"ready": _OK, "blocked": _NOTE, "broken": _PROBLEM}[row["status"]]
-    message = row["reason"] if row["reason"] else f"version {row['version']}, reads {', '.join(row['topics'])}"
+    message = row["reason"] or f"version {row['version']}, reads {', '.join(row['topics'])}"
     return Finding(f"processor {row['name']}", result, f"blocked: {message}" if row["status"] == "blocked" else message)
 
 

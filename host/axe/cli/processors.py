@@ -31,30 +31,31 @@ def processors(ctx: typer.Context) -> None:
         ),
     )
     if not rows:
-        session.warn("no processor is installed: pip install a package that has one, or see `axe new`")
+        session.warn("no processor is installed: pip install a package that has one")
 
 
 def described(session: Session) -> list[dict[str, Any]]:
     """Describe every installed processor; each import runs aside."""
     from ..discovery import FoundStatus
+    from ..probe import Probed
 
     found = session.discovered.processors
     probed = session.probe([one.name for one in found if one.status is FoundStatus.FOUND])
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in found:
-        status, reason, topics, version = one.status.value, one.reason, (), None
+        status, what = one.status.value, Probed(reason=one.reason)
         if one.status is FoundStatus.FOUND:
-            topics, version, reason = probed[one.name]
-            status = "broken" if reason else "ready"
+            what = probed[one.name]
+            status = "broken" if what.reason else "ready"
         rows.append(
             {
                 "name": one.name,
                 "distribution": one.distribution,
                 "distribution_version": one.version,
-                "version": version,
-                "topics": list(topics),
+                "version": what.version,
+                "topics": list(what.topics),
                 "status": status,
-                "reason": reason,
+                "reason": what.reason,
             }
         )
     return rows

@@ -31,7 +31,7 @@ class _Plan(NamedTuple):
     after: dict[TopicPartition, int]
 
 
-def reset(
+def reset(  # noqa: PLR0913 - one for each option of the command line
     ctx: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="The processors.")] = None,
     *,
@@ -51,7 +51,8 @@ def reset(
     target = parse_target(to)
     plans = [_plan(session, name, topic, target) for name in _chosen(session, names or [], topic)]
     rows = [row for plan in plans for row in _rows(plan, wipe=wipe)]
-    moved = table(("processor", "partition", "#from", "#to", "wipe"), (tuple(row.values()) for row in rows))
+    rows_shown = [(*list(row.values())[:-1], "yes" if wipe else "no") for row in rows]
+    moved = table(("processor", "partition", "#from", "#to", "wipe"), rows_shown)
     document: dict[str, Any] = {"dry_run": dry_run, "wipe": wipe, "plan": rows}
     if dry_run:
         session.show(document, moved)
@@ -60,7 +61,7 @@ def reset(
         _ask(session, moved, wipe=wipe)
     for plan in plans:
         with session.store(plan.name, create=True, version=plan.version) as store:
-            assert store is not None
+            assert store is not None  # noqa: S101 - it was to be made
             operations.reset(store, plan.after, wipe=wipe)
     session.show(document, *([moved] if yes else []))
 
@@ -160,4 +161,5 @@ def _ask(session: Session, plan: Any, *, wipe: bool) -> None:
     what = "Move these positions and drop what was built?" if wipe else "Move these positions?"
     print(f"{what} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise KeyboardInterrupt
+        session.warn("nothing was changed")
+        raise typer.Exit(1)

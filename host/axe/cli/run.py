@@ -69,7 +69,7 @@ def require_installed(session: Session) -> None:
     """Refuse to go on where no processor is installed."""
     if not session.installed():
         message = (
-            f"no processor is installed for {sys.executable}: pip install a package that has one, or see `axe new`"
+            f"no processor is installed for {sys.executable}: pip install a package that has one"
         )
         raise ConfigError(message)
 

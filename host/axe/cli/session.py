@@ -67,7 +67,11 @@ class Session:
 
     def installed(self) -> dict[str, Found]:
         """Return the installed processors by name; of several claimants one, which says what is wrong."""
-        return {found.name: found for found in reversed(self.discovered.processors)}
+        from ..discovery import FoundStatus
+
+        # Of a blocked and an allowed claimant the allowed one has the name.
+        ordered = sorted(self.discovered.processors, key=lambda found: found.status is FoundStatus.FOUND)
+        return {found.name: found for found in ordered}
 
     def with_database(self) -> list[str]:
         """List the processors that have, or had, a database."""

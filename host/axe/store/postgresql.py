@@ -17,7 +17,8 @@ from .state import StateConnection
 from .tables import timestamp
 
 _MAX_IDENTIFIER = 63
-_LOST = re.compile(r"^(08|53|57P|25P03)")
+# Connection, resources, shutdown, time limits, and the conflicts of two transactions: try again.
+_LOST = re.compile(r"^(08|53|57P|25P03|55P03|40P01|40001)")
 
 # Whoever commits a transaction that moved a position must be the host: a COMMIT by a plugin fails here,
 # and takes everything back with it. Raised only while the host has set the flag, not for other programs.
@@ -167,9 +168,13 @@ class PostgresDatabase:
         """Look into the server's register."""
         return self._processor in self._server.processors()
 
+    def is_registered(self) -> bool:
+        """Look into the server's register."""
+        return self._processor in self._server.processors()
+
     def registered(self) -> None:
         """Enter the processor in the server's register and set the guard on its positions."""
-        if self._processor not in self._server.processors():
+        if not self.is_registered():
             assert self._writing is not None
             with self._writing.begin() as connection:
                 connection.exec_driver_sql(_GUARD)

@@ -182,6 +182,10 @@ class SqliteDatabase:
         """Look into the folder's register."""
         return self._folder.has(self._processor)
 
+    def is_registered(self) -> bool:
+        """Look into the folder's register."""
+        return self._folder.has(self._processor)
+
     def registered(self) -> None:
         """Enter the processor in the folder's register."""
         self._folder.add(self._processor)

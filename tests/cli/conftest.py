@@ -1,0 +1,107 @@
+"""A project to run ``axe`` in: distributions that are real folders, a folder source, SQLite."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import uuid
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+COUNTER = """
+    import axe
+
+    class Counter:
+        topics = ("studies",)
+        version = 2
+
+        @axe.hookimpl
+        def on_event(self, event, state):
+            if isinstance(event.value, dict) and event.value.get("bad"):
+                raise axe.Reject("it is bad")
+            state["count"] = state.get("count", 0) + 1
+    """
+
+
+class Project:
+    """A folder with an axe.toml, packages on the path, and the command line."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.site = folder / "site"
+        self.site.mkdir()
+        (folder / "data").mkdir()
+        self._hide_what_is_really_installed()
+        self.configure()
+
+    def _hide_what_is_really_installed(self) -> None:
+        # Of two copies of a distribution the first on the path counts: these have no entry points.
+        for index, real in enumerate(importlib.metadata.distributions()):
+            if "axe." in (real.read_text("entry_points.txt") or ""):
+                info = self.site / f"hidden_{index}-0.dist-info"
+                info.mkdir()
+                (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {real.metadata['Name']}\nVersion: 0\n")
+
+    def configure(self, more: str = "", *, source: str = "file:data") -> None:
+        (self.folder / "axe.toml").write_text(f'source = "{source}"\nstate = "sqlite:state"\n{textwrap.dedent(more)}')
+
+    def install(self, name: str, code: str = COUNTER, attribute: str = ":Counter", group: str = "axe.processors") -> None:
+        module = f"m_{uuid.uuid4().hex[:8]}"
+        info = self.site / f"{module}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: axe-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}{attribute}\n")
+        (self.site / f"{module}.py").write_text(textwrap.dedent(code))
+
+    def publish(self, topic: str, *values: Any) -> None:
+        with (self.folder / "data" / f"{topic}.jsonl").open("a") as file:
+            file.writelines(f"{value if isinstance(value, str) else json.dumps(value)}\n" for value in values)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        host = Path(__file__).parents[2] / "host"
+        path = os.pathsep.join([str(self.site), str(host)])
+        kept = {key: value for key, value in os.environ.items() if not key.startswith("AXE_")}
+        return {**kept, "PYTHONPATH": path, "AXE_PROBE_S": "4", "COLUMNS": "200"}
+
+    def axe(self, *words: str, **options: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "axe", *words],
+            cwd=self.folder,
+            env=self.environment | options.pop("env", {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            **options,
+        )
+
+    def json(self, *words: str, code: int = 0) -> Any:
+        done = self.axe(*words, "--json")
+        assert done.returncode == code, done.stderr
+        return json.loads(done.stdout)
+
+    def work(self, name: str = "counter") -> None:
+        """Let a processor read to the end, in a process of its own, without the host."""
+        script = (
+            "import sys; from axe import App; app = App('axe.toml', discover=True);"
+            "[app.processors._found.pop(n) for n in list(app.processors) if n != sys.argv[1]]; app.start(until_end=True)"
+        )
+        command = [sys.executable, "-c", script, name]
+        subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=60, capture_output=True)
+
+    def files(self) -> dict[str, bytes]:
+        """Everything under the folder, but for what SQLite keeps beside a database that is open."""
+        found = (path for path in self.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {str(path): path.read_bytes() for path in found if not path.name.endswith(("-shm", "-wal"))}
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return Project(tmp_path)

@@ -1,0 +1,1 @@
+"""What README and docs say is there, compiles, loads, and is complete."""
