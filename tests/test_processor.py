@@ -46,9 +46,9 @@ def function(event: axe.Event, state: axe.State) -> None:
     state["n"] = state.get("n", 0) + 1
 
 
-def module() -> types.ModuleType:
+def module_() -> types.ModuleType:
     made = types.ModuleType("handlers")
-    made.on_event = axe.hookimpl(lambda event, state: function(event, state))  # type: ignore[attr-defined] # just made
+    made.on_event = axe.hookimpl(function)  # type: ignore[attr-defined] # just made
     return made
 
 
@@ -58,7 +58,16 @@ def lambda_() -> Any:
 
 @pytest.mark.parametrize(
     "make",
-    [lambda: WithHook, WithHook, WithCall, lambda: WithCall, lambda: function, lambda_, module, lambda: WithCall().__call__],
+    [
+        lambda: WithHook,
+        WithHook,
+        WithCall,
+        lambda: WithCall,
+        lambda: function,
+        lambda_,
+        module_,
+        lambda: WithCall().__call__,
+    ],
     ids=["class", "instance", "callable", "class of callables", "function", "lambda", "module", "bound method"],
 )
 def test_a_handler_may_be(make: Callable[[], Any], tmp_path: Path, topic: str) -> None:

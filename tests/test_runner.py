@@ -276,7 +276,9 @@ def test_on_reject_hears_of_it_after_the_commit(site: Site) -> None:
     site.app.start(until_end=True)
 
     assert found == [1]
-    assert [(str(r.record), r.processor, r.reason) for r in site.rejections] == [(f"{site.topic}[0]@1", "p", "sick at 1")]
+    assert [(str(r.record), r.processor, r.reason) for r in site.rejections] == [
+        (f"{site.topic}[0]@1", "p", "sick at 1")
+    ]
 
 
 def test_a_reporter_that_raises_does_not_silence_the_next(site: Site) -> None:
@@ -393,7 +395,7 @@ def test_two_thousand_retries_are_not_too_many(site: Site) -> None:
     assert (site.seen, tries, site.status) == ([0, 1, 2], {1: 1101}, "stopped")
 
 
-@pytest.mark.parametrize("value", [{1, 2}, float("inf"), 2**70, "\ud800"], ids=repr)
+@pytest.mark.parametrize("value", [{1, 2}, float("inf"), "\ud800"], ids=repr)
 def test_a_value_that_json_cannot_hold_is_the_failure_of_its_event(site: Site, value: Any) -> None:
     def sick(event: Event, state: State) -> None:
         if event.offset == 5:
@@ -422,8 +424,8 @@ def _add_twice(event: Event, state: State) -> None:
     state.session.add(Row(n=7 if event.value == 9 else event.value))
 
 
-@pytest.mark.parametrize("batch", [False, True], ids=["on_event", "on_batch"])
-def test_a_flush_that_fails_belongs_to_its_event(site: Site, batch: bool) -> None:
+@pytest.mark.parametrize("batch", ["", "many"], ids=["on_event", "on_batch"])
+def test_a_flush_that_fails_belongs_to_its_event(site: Site, batch: str) -> None:
     class Starting:
         @axe.hookimpl
         def on_start(self, state: State) -> None:
@@ -451,7 +453,8 @@ def test_a_flush_that_fails_belongs_to_its_event(site: Site, batch: bool) -> Non
 
 
 @pytest.mark.parametrize(
-    "statement", ["COMMIT", "ROLLBACK", "INSERT INTO no_such_table VALUES (1)", "INSERT OR ROLLBACK INTO one VALUES (1)"]
+    "statement",
+    ["COMMIT", "ROLLBACK", "INSERT INTO no_such_table VALUES (1)", "INSERT OR ROLLBACK INTO one VALUES (1)"],
 )
 def test_a_handler_that_swallows_a_database_error_loses_no_event(site: Site, statement: str) -> None:
     def sick(event: Event, state: State) -> None:
@@ -524,15 +527,15 @@ def test_new_partitions_are_picked_up(site: Site, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("target", [0, 4, "earliest", "latest", datetime(2020, 1, 1, 0, 0, 7, tzinfo=UTC)], ids=str)
-@pytest.mark.parametrize("wipe", [False, True], ids=["keep", "wipe"])
-def test_a_running_processor_can_be_reset(site: Site, target: Any, wipe: bool) -> None:
+@pytest.mark.parametrize("wipe", ["", "wipe"], ids=["keep", "wipe"])
+def test_a_running_processor_can_be_reset(site: Site, target: Any, wipe: str) -> None:
     start = 1_577_836_800_000
     for n in range(10):
         site.log.append(site.topic, n, timestamp_ms=start + 1000 * n)
     handler = Keeping()
     with site.add(handler):
         until(lambda: site.offset == 10)
-        site.app.processors["p"].reset(target, wipe=wipe)
+        site.app.processors["p"].reset(target, wipe=bool(wipe))
         until(lambda: "on_reset" in handler.calls)
         site.log.append(site.topic, 10, timestamp_ms=start + 10_000)
         until(lambda: site.offset == 11)
@@ -591,6 +594,7 @@ def test_a_failed_processor_goes_on_where_it_stopped_when_it_is_resumed(site: Si
 
 def test_a_stop_right_after_a_pause_is_orderly(site: Site) -> None:
     """The last word about filtered events must not be the end of the thread."""
+    site.log.create_topic(site.topic)
     with site.add(count, topics=(f"{site.topic}/wanted",)):
         until(lambda: site.app._runners[0].status.value == "running")
         for n in range(50):
@@ -663,9 +667,37 @@ def test_a_broken_on_start_fails_before_the_first_event(site: Site) -> None:
     assert (site.status, site.values, site.offset) == ("failed", {}, 0)
 
 
+def test_an_on_reset_whose_work_was_rolled_back_is_still_to_be_done(site: Site) -> None:
+    """A swallowed error that ends the transaction must not leave the reset behind as done."""
+
+    class Swallowing(Keeping):
+        @axe.hookimpl
+        def on_reset(self, state: State) -> None:
+            super().on_reset(state)
+            state.cursor.execute("CREATE TABLE one (n integer UNIQUE)")
+            state.cursor.execute("INSERT INTO one VALUES (1)")
+            if len(self.calls) == 1:
+                with contextlib.suppress(Exception):
+                    state.cursor.execute("INSERT OR ROLLBACK INTO one VALUES (1)")
+
+    site.log.append(site.topic, 0)
+    site.run(Keeping())
+    site.app.processors["p"].reset(0, wipe=True)
+    handler = Swallowing()
+
+    site.run(handler)
+    assert site.status == "failed"
+    site.run(handler)
+
+    assert (site.status, site.seen) == ("stopped", [0])
+    assert handler.calls.count("on_reset") == 2
+
+
 # --- any list of events
 
-KINDS = st.sampled_from(["ok", "reject", "reject after values", "reject after sql", "fail once", "fail twice", "junk", "die"])
+KINDS = st.sampled_from(
+    ["ok", "reject", "reject after values", "reject after sql", "fail once", "fail twice", "junk", "die"]
+)
 
 
 @given(kinds=st.lists(KINDS, max_size=30), batch=st.integers(1, 40), policy=st.sampled_from(["reject", "stop"]))

@@ -8,6 +8,7 @@ loop, ``os._exit``, a crash, printing) reaches the parent or another plugin.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -42,12 +43,13 @@ def probe(
     limit_s = limit_s or float(os.environ.get("AXE_PROBE_S") or LIMIT_S)
     waiting, running = list(plugins), list[_Child]()
     found: dict[str, Probed] = {}
+    numbers = itertools.count()
     with tempfile.TemporaryDirectory(prefix="axe-probe-") as folder:
         try:
             while waiting or running:
                 while waiting and len(running) < max(2, os.cpu_count() or 2):
                     group, name = waiting.pop(0)
-                    result = Path(folder) / str(len(found) + len(running) + len(waiting))
+                    result = Path(folder) / str(next(numbers))
                     running.append(_Child(config, group, name, result, limit_s))
                 for child in list(running):
                     if (probed := child.outcome()) is not None:

@@ -107,7 +107,8 @@ def _direct(hook: Any, first: str) -> Callable[[Any, Any], None]:
 def _with_hooks(handler: Any) -> Any:
     """Return an object with hooks for whatever a handler may be."""
     marker = PROJECT + "_impl"
-    if any(hasattr(getattr(handler, name, None), marker) for name in HOOK_NAMES):
+    # A marked method of another name counts too: registration refuses it by name.
+    if any(hasattr(inspect.getattr_static(handler, name, None), marker) for name in dir(handler)):
         return handler
     _refuse_slips(handler)
     if not callable(handler):

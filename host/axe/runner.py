@@ -254,6 +254,7 @@ class Runner:
                 hook.on_reset(state=state)
             hook.on_start(state=state, settings=self.processor.settings)
             state.end_event()
+            transaction.check_open()
         except AxeError:
             raise
         except Exception as error:

@@ -35,7 +35,7 @@ class Counter:
         state[phase] = state.get(phase, 0) + 1
 '''
 # What only the worker itself can tell: it is no child of the command's, but of its fork server.
-TOLD = '''
+TOLD = """
     def __init__(self):
         self.times = []
 
@@ -47,7 +47,7 @@ TOLD = '''
     def on_stop(self):
         told = {{"times": [self.times[0], self.times[-1]], "cpu_s": time.process_time()}}
         pathlib.Path("{told}").write_text(json.dumps(told))
-'''
+"""
 
 
 def measure(kafka: KafkaBroker, *, count: int, rounds: int, profile: bool = False) -> dict[str, Any]:
@@ -69,17 +69,21 @@ def measure(kafka: KafkaBroker, *, count: int, rounds: int, profile: bool = Fals
                 one = _axe_run(settings) if way == "run" else bench.result(bench.child(way, settings))
             if number:
                 found[way].append(one)
-    if profile:
+    for job in ("stages", "profile") if profile else ():
         with tempfile.TemporaryDirectory(prefix="axe-bench-") as folder:
             settings = {"brokers": kafka.bootstrap, "topic": topic, "end": count, "folder": folder}
-            bench.result(bench.child("profile", settings))
+            bench.result(bench.child(job, settings))
     kafka.delete_topic(topic)
     return _summary(found, count)
 
 
 def has_command() -> bool:
     """Tell whether `axe run` can be started here."""
-    tried = subprocess.run([sys.executable, "-c", "from axe.cli import main; import axe.host"], capture_output=True, env=bench.environment())
+    tried = subprocess.run(
+        [sys.executable, "-c", "from axe.cli import main; import axe.host"],
+        capture_output=True,
+        env=bench.environment(),
+    )
     return tried.returncode == 0
 
 
@@ -125,12 +129,14 @@ def _summary(found: dict[str, list[dict[str, Any]]], count: int) -> dict[str, An
             "cpu_us_per_event": round(statistics.median(one["cpu_s"] / count * 1e6 for one in rounds), 2),
         }
     hand = found["hand"]
-    for way in found:
+    for way, mine in found.items():
         if way == "hand":
             continue
         # Of the same round each, so that a busy minute falls on both.
-        of_hand = [other["steady_events_per_s"] / one["steady_events_per_s"] for one, other in zip(hand, found[way], strict=True)]
-        cpu = [other["cpu_s"] / one["cpu_s"] for one, other in zip(hand, found[way], strict=True)]
+        of_hand = [
+            other["steady_events_per_s"] / one["steady_events_per_s"] for one, other in zip(hand, mine, strict=True)
+        ]
+        cpu = [other["cpu_s"] / one["cpu_s"] for one, other in zip(hand, mine, strict=True)]
         summary["ways"][way]["of_hand"] = round(statistics.median(of_hand), 3)
         summary["ways"][way]["cpu_of_hand"] = round(statistics.median(cpu), 2)
     return summary
@@ -138,7 +144,10 @@ def _summary(found: dict[str, list[dict[str, Any]]], count: int) -> dict[str, An
 
 def shown(summary: dict[str, Any]) -> str:
     """Write a summary as a table."""
-    lines = [f"count, {summary['events']:,} events, one partition", f"{'':8}{'events/s':>12}{'steady':>12}{'CPU µs':>9}{'of hand':>9}"]
+    lines = [
+        f"count, {summary['events']:,} events, one partition",
+        f"{'':8}{'events/s':>12}{'steady':>12}{'CPU µs':>9}{'of hand':>9}",
+    ]
     for way, one in summary["ways"].items():
         ratio = one.get("of_hand", "")
         lines.append(

@@ -22,7 +22,7 @@ def main() -> None:
     cpu = time.process_time()
     started = time.perf_counter()
     times: list[tuple[float, int]] = []
-    {"hand": _hand, "axe": _axe, "profile": _profile}[job](settings, times)
+    {"hand": _hand, "axe": _axe, "profile": _profile, "stages": _stages}[job](settings, times)
     ended = time.perf_counter()
     cpu = time.process_time() - cpu
     moments = [at for at, _ in times]
@@ -96,6 +96,37 @@ def _profile(settings: dict[str, Any], times: list[tuple[float, int]]) -> None:
     runner.Runner.run = profiled  # type: ignore[method-assign]
     _axe(settings, times)
     pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(30)
+
+
+def _stages(settings: dict[str, Any], times: list[tuple[float, int]]) -> None:
+    """As ``axe``, with a stopwatch of CPU time around each step of a batch; the table goes to stderr."""
+    from axe import dispatch, runner
+    from axe.sources.kafka import KafkaSource
+    from axe.store import sql
+
+    spent: dict[str, float] = {}
+
+    def watch(owner: Any, name: str) -> None:
+        inner = getattr(owner, name)
+
+        def timed(*args: Any, **given: Any) -> Any:
+            started = time.thread_time()
+            try:
+                return inner(*args, **given)
+            finally:
+                label = f"{owner.__name__}.{name}"
+                spent[label] = spent.get(label, 0.0) + time.thread_time() - started
+
+        setattr(owner, name, timed)
+
+    steps = [(KafkaSource, "fetch"), (dispatch.Dispatcher, "decode"), (dispatch.Dispatcher, "handle_all")]
+    steps += [(sql.Store, "begin")] + [(sql.Transaction, name) for name in ("control", "advance", "commit")]
+    for owner, name in [*steps, (runner.Runner, "_step")]:
+        if hasattr(owner, name):
+            watch(owner, name)
+    _axe(settings, times)
+    for label, seconds in spent.items():
+        print(f"{label:24}{seconds / settings['end'] * 1e6:8.2f} µs", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -124,11 +124,13 @@ def memory(kafka: KafkaBroker) -> dict[str, float]:
         with running(kafka, processors) as host:
             time.sleep(3)
             sizes[processors] = host.pss_mb()
-    return {"two_mb": round(sizes[2], 1), "ten_mb": round(sizes[10], 1), "each_mb": round((sizes[10] - sizes[2]) / 8, 1)}
+    return {
+        "two_mb": round(sizes[2], 1),
+        "ten_mb": round(sizes[10], 1),
+        "each_mb": round((sizes[10] - sizes[2]) / 8, 1),
+    }
 
 
 def shown(name: str, summary: dict[str, Any]) -> str:
     """Write a summary as a line."""
     return f"{name}: " + ", ".join(f"{key} {value}" for key, value in summary.items())
-
-

@@ -42,16 +42,19 @@ class Project:
 
     def _hide_what_is_really_installed(self) -> None:
         # Of two copies of a distribution the first on the path counts: these have no entry points.
-        for index, real in enumerate(importlib.metadata.distributions()):
+        for real in importlib.metadata.distributions():
             if "axe." in (real.read_text("entry_points.txt") or ""):
-                info = self.site / f"hidden_{index}-0.dist-info"
-                info.mkdir()
-                (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {real.metadata['Name']}\nVersion: 0\n")
+                name = real.metadata["Name"]
+                info = self.site / f"{name.replace('-', '_')}-0.dist-info"
+                info.mkdir(exist_ok=True)
+                (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
 
     def configure(self, more: str = "", *, source: str = "file:data") -> None:
         (self.folder / "axe.toml").write_text(f'source = "{source}"\nstate = "sqlite:state"\n{textwrap.dedent(more)}')
 
-    def install(self, name: str, code: str = COUNTER, attribute: str = ":Counter", group: str = "axe.processors") -> None:
+    def install(
+        self, name: str, code: str = COUNTER, *, attribute: str = ":Counter", group: str = "axe.processors"
+    ) -> None:
         module = f"m_{uuid.uuid4().hex[:8]}"
         info = self.site / f"{module}-1.0.dist-info"
         info.mkdir()
@@ -91,15 +94,16 @@ class Project:
         """Let a processor read to the end, in a process of its own, without the host."""
         script = (
             "import sys; from axe import App; app = App('axe.toml', discover=True);"
-            "[app.processors._found.pop(n) for n in list(app.processors) if n != sys.argv[1]]; app.start(until_end=True)"
+            "[app.processors._found.pop(n) for n in list(app.processors) if n != sys.argv[1]];"
+            "app.start(until_end=True)"
         )
         command = [sys.executable, "-c", script, name]
         subprocess.run(command, cwd=self.folder, env=self.environment, check=True, timeout=60, capture_output=True)
 
     def files(self) -> dict[str, bytes]:
-        """Everything under the folder, but for what SQLite keeps beside a database that is open."""
+        """Everything under the folder, but for what stands beside a database while it is open."""
         found = (path for path in self.folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-        return {str(path): path.read_bytes() for path in found if not path.name.endswith(("-shm", "-wal"))}
+        return {str(path): path.read_bytes() for path in found if not path.name.endswith(("-shm", "-wal", "-lock"))}
 
 
 @pytest.fixture

@@ -161,7 +161,7 @@ def test_processors_says_what_is_blocked_and_by_what(project: Project) -> None:
         ("import os; os.kill(os.getpid(), 11)", "signal 11"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
         ("import subprocess; subprocess.Popen(['sleep', '60']); raise ValueError('no')", "ValueError: no"),
-        ("class Counter:\n  pass", "it has no handler"),
+        ("class Counter:\n  topics = ('a',)", "it has no handler"),
     ],
 )
 def test_a_broken_plugin_is_told_of_and_harms_no_other(project: Project, code: str, reason: str) -> None:
@@ -381,11 +381,11 @@ def test_rejections_are_listed_and_shown_with_their_bytes(project: Project) -> N
     project.work()
 
     listed = project.json("rejections", "list")["rejections"]
-    text = project.json("rejections", "show", "counter", "1")
-    raw = project.json("rejections", "show", "counter", "3")
-
+    listed.sort(key=lambda row: row["offset"])
     assert [(row["processor"], row["offset"]) for row in listed] == [("counter", 0), ("counter", 1), ("counter", 2)]
     assert listed[0]["reason"] == "it is bad"
+    text = project.json("rejections", "show", "counter", str(listed[0]["id"]))
+    raw = project.json("rejections", "show", "counter", str(listed[2]["id"]))
     assert (json.loads(text["value"]), text["value_encoding"]) == ({"bad": "é"}, "utf-8")
     assert (raw["value"], raw["value_encoding"], raw["headers"]) == ("//4=", "base64", [])
 
@@ -437,7 +437,9 @@ def test_check_finds_a_broken_plugin_a_missing_topic_and_a_shortened_log(project
     (project.folder / "data" / "studies.jsonl").write_text('{"n": 0}\n')
 
     problems = {
-        one["subject"]: one["message"] for one in project.json("check", code=1)["findings"] if one["result"] == "problem"
+        one["subject"]: one["message"]
+        for one in project.json("check", code=1)["findings"]
+        if one["result"] == "problem"
     }
 
     assert set(problems) == {"processor bad", "topic missing", "positions of counter"}

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 PAGES = (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "plugins").glob("*/README.md")))
-_FENCE = re.compile(r"^(?:<!-- runs: (?P<label>.+?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
+_FENCE = re.compile(
+    r"^(?:<!-- runs: (?P<label>.+?) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 class Block(NamedTuple):
@@ -49,7 +51,9 @@ def prose(page: Path) -> str:
 def anchors(page: Path) -> set[str]:
     """Return the anchors of a page's headings, as GitHub makes them."""
     found: dict[str, int] = {}
-    for heading in re.findall(r"^#{1,6} +(.+?)\s*$", prose(page), re.M):
+    for heading in re.findall(r"^#{1,6} +(.+?)\s*$", prose(page), re.MULTILINE):
         anchor = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
         found[anchor] = found.get(anchor, -1) + 1
-    return {anchor if not number else f"{anchor}-{number}" for anchor, last in found.items() for number in range(last + 1)}
+    return {
+        anchor if not number else f"{anchor}-{number}" for anchor, last in found.items() for number in range(last + 1)
+    }

@@ -4,10 +4,9 @@ import importlib
 import re
 from typing import Any
 
+import axe
 import msgspec
 import pytest
-
-import axe
 from axe import config, errors
 from axe.hooks import HOOK_NAMES, HostHooks, ProcessorHooks
 from axe.store import tables
@@ -22,7 +21,7 @@ def _section(page: str, heading: str | None) -> str:
     text = (REFERENCE / page).read_text(encoding="utf-8")
     if heading is None:
         return text
-    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    found = re.search(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     assert found is not None, f"{page} has no section {heading!r}"
     return found[1]
 
@@ -48,7 +47,7 @@ def test_a_setting_has_a_row_in_its_table(heading: str, name: str) -> None:
 def test_no_setting_is_described_that_is_none() -> None:
     known = {name for _, name in _settings()}
 
-    described = set(re.findall(r"^\| `([^`]+)` \|", _section("settings.md", None), re.M))
+    described = set(re.findall(r"^\| `([^`]+)` \|", _section("settings.md", None), re.MULTILINE))
 
     assert described == known
 
@@ -65,19 +64,21 @@ def test_a_hook_stands_with_its_arguments(name: str) -> None:
 def test_a_table_stands_with_exactly_its_columns(table: Any) -> None:
     section = _section("tables.md", f"`{table.name}`")
 
-    assert re.findall(r"^\| `(\w+)` \|", section, re.M) == [column.name for column in table.columns]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [column.name for column in table.columns]
 
 
-@pytest.mark.parametrize("name", sorted({name for name in axe.__all__}))
+@pytest.mark.parametrize("name", sorted(set(axe.__all__)))
 def test_a_public_name_is_described(name: str) -> None:
     assert f"\n| `{name}` |" in _section("errors.md", None)
 
 
 def test_every_error_is_public_and_described() -> None:
-    tree = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.AxeError)}
+    tree = {
+        name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, errors.AxeError)
+    }
 
     assert tree <= set(axe.__all__)
-    assert set(re.findall(r"^\| `(\w+)` \|", _section("errors.md", "Errors"), re.M)) == tree
+    assert set(re.findall(r"^\| `(\w+)` \|", _section("errors.md", "Errors"), re.MULTILINE)) == tree
 
 
 def _commands(group: Any, before: str = "axe") -> list[tuple[str, Any]]:
@@ -102,7 +103,7 @@ def _command_line() -> Any:
 def test_every_command_is_described() -> None:
     text = _section("commands.md", None)
 
-    missing = [path for path, _ in _commands(_command_line()) if not re.search(rf"^\| `{path}[` ]", text, re.M)]
+    missing = [path for path, _ in _commands(_command_line()) if not re.search(rf"^\| `{path}[` ]", text, re.MULTILINE)]
 
     assert missing == []
 
@@ -122,6 +123,6 @@ def test_every_option_is_named() -> None:
 
 
 def test_no_command_is_described_that_is_none() -> None:
-    described = set(re.findall(r"^\| `(axe [a-z]+(?: list| show)?)", _section("commands.md", None), re.M))
+    described = set(re.findall(r"^\| `(axe [a-z]+(?: list| show)?)", _section("commands.md", None), re.MULTILINE))
 
     assert described == {path for path, _ in _commands(_command_line())}

@@ -10,8 +10,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-import axe  # noqa: E402
-from tests.oracle import NAME, Oracle  # noqa: E402
+import axe
+
+from tests.oracle import NAME, Oracle
 
 
 def main() -> None:

@@ -19,7 +19,6 @@ from axe.errors import (
     PositionConflict,
     StateError,
     StoreCorrupt,
-    StoreError,
     StoreForeign,
     StoreFormat,
     StoreMissing,
@@ -70,11 +69,12 @@ class Kind:
                 return connection.execute(sql).fetchall()
         options = f"-c search_path={schema_name(processor)}"
         engine = create_engine(self.url, connect_args={"options": options})
-        with engine.begin() as reading:
-            result = reading.exec_driver_sql(sql)
-            rows = [tuple(row) for row in result] if result.returns_rows else []
-        engine.dispose()
-        return rows
+        try:
+            with engine.begin() as outside:
+                result = outside.exec_driver_sql(sql)
+                return [tuple(row) for row in result] if result.returns_rows else []
+        finally:
+            engine.dispose()
 
     def path(self, processor: str = NAME) -> Path:
         return self.folder / "state" / f"{processor}.db"
@@ -308,7 +308,11 @@ def test_what_is_not_committed_did_not_happen(kind: Kind) -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**90), 2**90)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
     max_leaves=10,
 )
@@ -339,7 +343,7 @@ def test_every_json_value_is_read_back_as_it_was_set_or_refused(shared_sqlite: S
     "value",
     [
         {1, 2}, (1, 2), float("nan"), float("inf"), -float("inf"), [float("inf")], {1: "a"}, {"a": {1, 2}}, [(1,)], b"x",
-        object(), 2**70, [2**70], "\ud800",
+        object(), "\ud800",
     ],
     ids=repr,
 )  # fmt: skip
@@ -389,7 +393,9 @@ def test_the_state_is_a_mapping_before_and_after_it_is_written(store: Store) -> 
         with pytest.raises(KeyError):
             state["a"]
         assert state.get("a") is None
-        assert (sorted(state), len(state), "a" in state, "c" in state, 5 in state) == (["c", "d"], 2, False, True, False)
+        assert (sorted(state), len(state)) == (["c", "d"], 2)
+        assert "a" not in state
+        assert "c" in state
         state["a"] = 7
         transaction.commit()
 
@@ -457,10 +463,6 @@ def swallow(function: Callable[..., Any], *arguments: Any) -> None:
         function(*arguments)
 
 
-def _full(state: State) -> None:
-    swallow(state.cursor.execute, "INSERT INTO seen SELECT value FROM big, json_each(big.list)")
-
-
 SQLITE_ENDINGS: dict[str, Callable[[State], Any]] = {
     "an ON CONFLICT ROLLBACK that is swallowed": lambda state: swallow(
         state.cursor.execute, "INSERT OR ROLLBACK INTO only_one VALUES (1)"
@@ -495,10 +497,10 @@ POSTGRESQL_ENDINGS: dict[str, Callable[[State], Any]] = {
 ENDINGS = [("sqlite", name) for name in SQLITE_ENDINGS] + [("postgresql", name) for name in POSTGRESQL_ENDINGS]
 
 
-@pytest.mark.parametrize("again_after", [True, False], ids=["then more", "then nothing"])
+@pytest.mark.parametrize("again_after", ["then more", ""], ids=["then more", "then nothing"])
 @pytest.mark.parametrize(("on", "ending"), ENDINGS)
 def test_an_event_that_ends_the_transaction_is_neither_lost_nor_applied_twice(
-    request: pytest.FixtureRequest, tmp_path: Path, on: str, ending: str, again_after: bool
+    request: pytest.FixtureRequest, tmp_path: Path, on: str, ending: str, again_after: str
 ) -> None:
     """Either all of the event is committed with its position, or nothing of it."""
     url = "sqlite:state" if on == "sqlite" else request.getfixturevalue("postgresql_url")
@@ -543,10 +545,27 @@ def test_an_event_that_ends_the_transaction_is_neither_lost_nor_applied_twice(
 def test_ending_the_transaction_on_postgresql_is_noticed(postgresql_kind: Kind, ending: str) -> None:
     store = prepared(postgresql_kind)
 
-    with handling(store) as transaction, pytest.raises(TransactionEnded):
+    with handling(store) as transaction:
         with transaction.plugin_code():
             POSTGRESQL_ENDINGS[ending](transaction.state)
-        transaction.commit()
+        with pytest.raises(TransactionEnded):
+            transaction.commit()
+
+
+def test_a_cursor_that_a_handler_keeps_holds_no_transaction_open(sqlite_kind: Kind) -> None:
+    """SQLite keeps a closed connection alive while a statement on it is not finished."""
+    store = prepared(sqlite_kind)
+    kept = []
+    for n in (1, 2):
+        with handling(store) as transaction:
+            cursor = transaction.state.cursor
+            cursor.execute("INSERT INTO seen VALUES (?)", (n,))
+            cursor.execute("SELECT value FROM json_each('[1, 2, 3]')")
+            cursor.fetchone()
+            kept.append(cursor)
+
+    assert store.positions()[STUDIES].position == 10
+    assert seen(sqlite_kind) == []
 
 
 def test_a_cached_statement_is_authorized_again(sqlite_kind: Kind) -> None:
@@ -556,29 +575,32 @@ def test_a_cached_statement_is_authorized_again(sqlite_kind: Kind) -> None:
         cursor = transaction.state.cursor
         cursor.execute("UPDATE axe_offsets SET epoch = epoch")
         for _ in range(2):
-            with transaction.plugin_code(), pytest.raises(sqlite3.DatabaseError, match="not authorized|prohibited"):
+            with transaction.plugin_code(), pytest.raises(sqlite3.DatabaseError, match=r"not authorized|prohibited"):
                 cursor.execute("UPDATE axe_offsets SET epoch = epoch")
             cursor.execute("UPDATE axe_offsets SET epoch = epoch")
 
 
-def test_a_lost_postgresql_session_is_trouble_of_the_store(postgresql_kind: Kind) -> None:
+LOST: dict[str, Callable[[Transaction], object]] = {
+    "commit": lambda transaction: transaction._database.commit(transaction._connection),  # type: ignore[arg-type] # open
+    "values": lambda transaction: transaction.state.get("a"),
+    "cursor": lambda transaction: transaction.state.cursor.execute("SELECT 1"),
+    "connection": lambda transaction: transaction.connection.execute(text("SELECT 1")),
+}
+
+
+@pytest.mark.parametrize("notice", LOST)
+def test_a_lost_postgresql_session_is_trouble_of_the_store(postgresql_kind: Kind, notice: str) -> None:
     """Nobody's event is at fault, whether SQLAlchemy or the driver itself notices."""
     store = prepared(postgresql_kind)
-    for notice in ("commit", "values", "cursor", "connection"):
-        with handling(store) as transaction:
-            pid = transaction.connection.scalar(text("SELECT pg_backend_pid()"))
-            postgresql_kind.outside(f"SELECT pg_terminate_backend({pid}, 5000)")
-            with pytest.raises(Exception) as caught:  # noqa: PT011 # which one is not the point
-                if notice == "commit":
-                    transaction._database.commit(transaction._connection)  # type: ignore[arg-type] # it is open
-                elif notice == "values":
-                    transaction.state.get("a")
-                elif notice == "cursor":
-                    transaction.state.cursor.execute("SELECT 1")
-                else:
-                    transaction.connection.execute(text("SELECT 1"))
-        trouble = store.trouble(caught.value)
-        assert isinstance(trouble, StoreUnavailable) or isinstance(caught.value, StoreUnavailable), notice
+    with handling(store) as transaction:
+        pid = transaction.connection.scalar(text("SELECT pg_backend_pid()"))
+        _ = transaction.state.cursor
+        postgresql_kind.outside(f"SELECT pg_terminate_backend({pid}, 5000)")
+
+        with pytest.raises(Exception) as caught:  # noqa: PT011 # which one is not the point
+            LOST[notice](transaction)
+
+    assert isinstance(store.trouble(caught.value), StoreUnavailable)
     assert store.positions()[STUDIES].position == 10
 
 
@@ -598,7 +620,7 @@ def test_reading_works_while_a_writer_holds_its_transaction(kind: Kind) -> None:
 
 
 def test_a_reader_cannot_write(store: Store) -> None:
-    with pytest.raises((StoreError, Exception), match="(?i)read.?only|cannot be written"), store.read() as connection:
+    with pytest.raises(Exception, match=r"(?i)read.?only|cannot be written"), store.read() as connection:
         connection.exec_driver_sql("DELETE FROM axe_values")
 
 
@@ -621,16 +643,24 @@ def test_a_second_writer_waits_for_the_first(kind: Kind) -> None:
     assert store.control().status == "paused"
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from axe.store import Store, open_place
+store = Store(open_place("sqlite:state", Path(sys.argv[2])).database(sys.argv[1]), sys.argv[1])
+store.open()
+transaction = store.begin()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_a_writer_that_waits_too_long_names_the_holder(sqlite_kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sqlite_module, "WRITE_WAIT_S", 0.05)
     prepared(sqlite_kind).close()
     holder = subprocess.Popen(
         [
-            sys.executable, "-c",
-            "import sys; from pathlib import Path; from axe.store import Store, open_place\n"
-            f"s = Store(open_place('sqlite:state', Path(sys.argv[1])).database({NAME!r}), {NAME!r}); s.open()\n"
-            "t = s.begin(); print('held', flush=True); sys.stdin.read()",
-            str(sqlite_kind.folder),
+            sys.executable, "-c", HOLDER, NAME, str(sqlite_kind.folder),
         ],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
@@ -691,11 +721,15 @@ def test_a_wipe_drops_what_the_plugin_made_and_keeps_dead_letters_and_history(ki
         "CREATE VIEW both_of_them AS SELECT parent.id FROM parent JOIN child ON parent.id = child.id",
         "CREATE VIEW on_a_view AS SELECT * FROM both_of_them",
         "CREATE INDEX by_id ON child (id)",
-        'CREATE TABLE "odd ""name%" (n integer)',
+        'CREATE TABLE "odd ""name%" (n integer)'.replace("%", "%%" if postgresql else "%"),
         "CREATE TABLE axes (n integer)",
     ]
     made += (
-        ["CREATE TABLE ident (n integer GENERATED ALWAYS AS IDENTITY)", "CREATE TABLE ser (n serial)", "CREATE SEQUENCE own"]
+        [
+            "CREATE TABLE ident (n integer GENERATED ALWAYS AS IDENTITY)",
+            "CREATE TABLE ser (n serial)",
+            "CREATE SEQUENCE own",
+        ]
         if postgresql
         else ["CREATE VIRTUAL TABLE search USING fts5(body)", "CREATE TABLE auto (n integer PRIMARY KEY AUTOINCREMENT)"]
     )

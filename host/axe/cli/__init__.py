@@ -17,7 +17,7 @@ import typer
 
 from ..errors import AxeError, ConfigError
 from . import check, hold, processors, rejections, reset, run, state, status
-from .session import Session
+from .session import Session, Unread
 
 _EPILOG = "Everywhere, before or after the command: --config FILE, --json, --debug."
 _WITH_VALUE = ("--config",)
@@ -79,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         code = _tell(str(error), session, code=2 if isinstance(error, ConfigError) else 1)
     except (KeyboardInterrupt, EOFError):
         code = _INTERRUPTED
-    except BrokenPipeError:
+    except (Unread, BrokenPipeError):
         code = _silence()
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

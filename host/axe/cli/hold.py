@@ -20,7 +20,7 @@ def pause(ctx: typer.Context, names: Names) -> None:
     for name in session.require_known(names):
         # One that never ran gets its database now: the word has to be kept somewhere.
         with session.store(name, create=True) as store:
-            assert store is not None  # noqa: S101 - it was to be made
+            assert store is not None
             operations.pause(store)
         rows.append({"name": name, "paused": True})
     _show(session, rows)

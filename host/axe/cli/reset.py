@@ -31,7 +31,7 @@ class _Plan(NamedTuple):
     after: dict[TopicPartition, int]
 
 
-def reset(  # noqa: PLR0913 - one for each option of the command line
+def reset(
     ctx: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="The processors.")] = None,
     *,
@@ -61,7 +61,7 @@ def reset(  # noqa: PLR0913 - one for each option of the command line
         _ask(session, moved, wipe=wipe)
     for plan in plans:
         with session.store(plan.name, create=True, version=plan.version) as store:
-            assert store is not None  # noqa: S101 - it was to be made
+            assert store is not None
             operations.reset(store, plan.after, wipe=wipe)
     session.show(document, *([moved] if yes else []))
 

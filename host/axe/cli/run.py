@@ -68,9 +68,7 @@ def _runnable(session: Session, only: list[str]) -> tuple[str, ...]:
 def require_installed(session: Session) -> None:
     """Refuse to go on where no processor is installed."""
     if not session.installed():
-        message = (
-            f"no processor is installed for {sys.executable}: pip install a package that has one"
-        )
+        message = f"no processor is installed for {sys.executable}: pip install a package that has one"
         raise ConfigError(message)
 
 

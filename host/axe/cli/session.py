@@ -29,6 +29,10 @@ _WIDE = 10_000
 _BUILT_IN = ("kafka", "file", "memory")
 
 
+class Unread(Exception):
+    """Nobody reads the output any more; not an OSError, which typer would make a failure of the work."""
+
+
 class Session:
     """One run of the command line."""
 
@@ -198,19 +202,27 @@ class Session:
         """Print the result: the document with ``--json``, else the tables."""
         if not self.json:
             for table in tables:
-                console().print(table)
+                made = console()
+                with made.capture() as printed:
+                    made.print(table)
+                self._write(printed.get())
             return
-        text = json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n"
+        self._write(json.dumps(document, ensure_ascii=False, indent=2, default=str) + "\n")
+
+    def _write(self, text: str) -> None:
         content = text.encode("utf-8", "backslashreplace")
-        if self._stdout is not None:
-            with os.fdopen(self._stdout, "wb") as out:
-                self._stdout = None
-                out.write(content)
-        elif hasattr(sys.stdout, "buffer"):
-            sys.stdout.buffer.write(content)
-            sys.stdout.flush()
-        else:
-            sys.stdout.write(text)
+        try:
+            if self._stdout is not None:
+                out, self._stdout = self._stdout, None
+                with os.fdopen(out, "wb") as file:
+                    file.write(content)
+            elif hasattr(sys.stdout, "buffer"):
+                sys.stdout.buffer.write(content)
+                sys.stdout.flush()
+            else:
+                sys.stdout.write(text)
+        except BrokenPipeError as error:
+            raise Unread from error
 
 
 def console(*, stderr: bool = False) -> Any:

@@ -26,9 +26,6 @@ class Database(Protocol):
         """
 
     def is_registered(self) -> bool:
-        """Tell whether the database has had its tables before."""
-
-    def is_registered(self) -> bool:
         """Tell whether ``registered`` was ever called for it: then it has tables, or they were taken away."""
 
     def registered(self) -> None:

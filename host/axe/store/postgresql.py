@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from sqlalchemy import URL, Connection, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from ..errors import StoreError, StoreMissing, StoreUnavailable
@@ -18,6 +18,7 @@ from .tables import timestamp
 
 _MAX_IDENTIFIER = 63
 # Connection, resources, shutdown, time limits, and the conflicts of two transactions: try again.
+_HASHED = re.compile(r"axe_.+_[0-9a-f]{8}")
 _LOST = re.compile(r"^(08|53|57P|25P03|55P03|40P01|40001)")
 
 # Whoever commits a transaction that moved a position must be the host: a COMMIT by a plugin fails here,
@@ -42,7 +43,8 @@ def schema_name(processor: str) -> str:
     Names that could meet another one's schema, or are too long for PostgreSQL, end in a part of their hash.
     """
     schema = "axe_" + processor.replace("-", "__")
-    if "__" in processor or "-_" in processor or "_-" in processor or len(schema) > _MAX_IDENTIFIER:
+    doubtful = "__" in processor or "-_" in processor or "_-" in processor or _HASHED.fullmatch(schema)
+    if doubtful or len(schema) > _MAX_IDENTIFIER:
         schema = f"{schema[:52]}_{hashlib.sha256(processor.encode()).hexdigest()[:8]}"
     return schema
 
@@ -128,7 +130,7 @@ class PostgresServer:
             with self._engine.begin() as connection:
                 yield connection
         except DBAPIError as error:
-            raise _unavailable(str(self), error) from error
+            raise _unavailable(str(self), error.orig) from error
 
 
 class PostgresDatabase:
@@ -163,10 +165,6 @@ class PostgresDatabase:
             self._writing = _engine(self._server.url, schema)
             self._reading = _engine(self._server.url, schema, reading=True)
         return self._server.store_id()
-
-    def is_registered(self) -> bool:
-        """Look into the server's register."""
-        return self._processor in self._server.processors()
 
     def is_registered(self) -> bool:
         """Look into the server's register."""
@@ -261,7 +259,9 @@ class PostgresDatabase:
         found = connection.execute(
             text(
                 "SELECT relkind::text, relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace "
-                "AND relkind IN ('r','p','v','m','S','f') AND relname NOT LIKE 'axe\\_%'"
+                "AND relkind IN ('r','p','v','m','S','f') AND relname NOT LIKE 'axe\\_%' "
+                # The sequence of an identity column goes with its table, and only so.
+                "ORDER BY relkind = 'S'"
             )
         ).all()
         quoted = connection.dialect.identifier_preparer.quote_identifier
@@ -270,12 +270,16 @@ class PostgresDatabase:
 
     def trouble(self, error: BaseException) -> StoreError | None:
         """Tell by SQLSTATE whether the server or the connection is at fault."""
-        if not isinstance(error, DBAPIError):
+        # A commit and a handler's cursor raise the driver's own errors, which SQLAlchemy did not see.
+        original = error.orig if isinstance(error, DBAPIError) else error
+        driver = None if self._writing is None else self._writing.dialect.loaded_dbapi
+        if driver is None or not isinstance(original, driver.Error):
             return None
-        state = getattr(error.orig, "sqlstate", None)
-        lost = error.connection_invalidated or (isinstance(error, OperationalError) and state is None)
+        state = getattr(original, "sqlstate", None)
+        lost = isinstance(error, DBAPIError) and error.connection_invalidated
+        lost = lost or (isinstance(original, driver.OperationalError) and state is None)
         if lost or (state and _LOST.match(state)):
-            return _unavailable(str(self._server), error)
+            return _unavailable(str(self._server), original)
         return None
 
     def close(self) -> None:
@@ -298,6 +302,6 @@ def _engine(url: URL, schema: str | None, *, reading: bool = False) -> Engine:
     return create_engine(url, connect_args=arguments, poolclass=pool, hide_parameters=True, pool_pre_ping=False)
 
 
-def _unavailable(server: str, error: DBAPIError) -> StoreUnavailable:
-    lines = str(error.orig).strip().splitlines() or ["no answer"]
+def _unavailable(server: str, error: BaseException | None) -> StoreUnavailable:
+    lines = str(error or "").strip().splitlines() or ["no answer"]
     return StoreUnavailable(f"PostgreSQL at {server} cannot be used: {lines[0]}")

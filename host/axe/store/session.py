@@ -24,6 +24,10 @@ class StateSession(Session):
         """Refuse: the host closes it at the end of the event."""
         refuse("session.close()")
 
+    def finish(self) -> None:
+        """Flush, and let the session's savepoint stand; for the host."""
+        super().commit()
+
     def discard(self) -> None:
         """Let go of everything, leaving the transaction as it is; for the host."""
         super().close()

@@ -87,23 +87,22 @@ class Store:
             if not create or self._database.is_registered():
                 message = f"{self.processor} has not run yet: {self.location} is empty"
                 raise StoreMissing(message)
-            with self.begin() as transaction:
-                tables.metadata.create_all(transaction.connection)
-                transaction.connection.execute(
-                    insert(tables.processor).values(
-                        processor=self.processor,
-                        version=version,
-                        format=tables.FORMAT,
-                        store_id=self.store_id,
-                        status="stopped",
-                        paused=0,
-                    )
-                )
-                transaction.commit()
+            self._make_tables(version)
         else:
             self._check_identity(row)
         if create:
             self._database.registered()
+
+    def _make_tables(self, version: int) -> None:
+        with self.begin() as transaction:
+            connection = transaction.connection
+            tables.metadata.create_all(connection)
+            # A worker and an operator may both have found nothing.
+            if connection.execute(select(tables.processor)).first() is None:
+                row = {"processor": self.processor, "version": version, "format": tables.FORMAT, "paused": 0}
+                row |= {"store_id": self.store_id, "status": "stopped"}
+                connection.execute(insert(tables.processor).values(row))
+            transaction.commit()
 
     def _check_identity(self, row: Row[Any]) -> None:
         if row.format > tables.FORMAT:
@@ -371,6 +370,7 @@ class Transaction:
 
     def savepoint(self) -> None:
         """Remember this point, so that the next event can be undone alone."""
+        self.state.isolated = True
         self._execute("SAVEPOINT axe_event")
 
     def keep_event(self) -> None:

@@ -182,10 +182,6 @@ class SqliteDatabase:
         """Look into the folder's register."""
         return self._folder.has(self._processor)
 
-    def is_registered(self) -> bool:
-        """Look into the folder's register."""
-        return self._folder.has(self._processor)
-
     def registered(self) -> None:
         """Enter the processor in the folder's register."""
         self._folder.add(self._processor)
@@ -290,7 +286,10 @@ class SqliteDatabase:
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        # It is thrown away, whatever it says to that. Closing rolls back what was open.
+        # It is thrown away, whatever it says to that. Closing alone would not end the transaction while
+        # somebody, a handler perhaps, keeps a cursor in the middle of its rows.
+        with suppress(Exception):
+            connection.connection.driver_connection.rollback()  # type: ignore[union-attr] # it is connected
         with suppress(Exception):
             connection.connection.driver_connection.close()  # type: ignore[union-attr] # it is connected
         with suppress(Exception):

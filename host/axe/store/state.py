@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _SCALARS = (int, str, float, bool, type(None))
+_SAFE = (str, bool, type(None))
 _UNREAD: Any = object()
 _ABSENT: Any = object()
 
@@ -79,6 +80,7 @@ class State(MutableMapping[str, Any]):
         self._entangled = False
         self._cursor: Any = None
         self._session: Session | None = None
+        self.isolated = False
         self.has_session = False
         """Whether the event opened a session."""
 
@@ -177,7 +179,12 @@ class State(MutableMapping[str, Any]):
             from .session import StateSession
 
             self.has_session = True
-            self._session = StateSession(bind=self._connection, join_transaction_mode="rollback_only")
+            # A flush that fails rolls back what the session joined: the batch, or, where each event is to
+            # be undone alone, a savepoint of the session's own.
+            self._session = StateSession(
+                bind=self._connection,
+                join_transaction_mode="create_savepoint" if self.isolated else "rollback_only",
+            )
         return self._session
 
     # --- for the host
@@ -191,7 +198,10 @@ class State(MutableMapping[str, Any]):
     def end_event(self) -> None:
         """Flush and close the event's session."""
         if self._session is not None:
-            self._session.flush()
+            if self.isolated:
+                self._session.finish()  # type: ignore[attr-defined] # only StateSession is ever kept there
+            else:
+                self._session.flush()
             self.drop_session()
 
     def drop_session(self) -> None:
@@ -245,9 +255,10 @@ class State(MutableMapping[str, Any]):
 def _to_json(key: str, value: Any) -> str:
     try:
         encoded = _encode(value)
-        if (type(value) in _SCALARS and value == value) or _decode(encoded) == value:  # noqa: PLR0124 # NaN differs
+        # Infinity is written as null, and a tuple is read as a list.
+        if type(value) in _SAFE or _decode(encoded) == value:
             return encoded.decode()
-    except (TypeError, ValueError, RecursionError, msgspec.MsgspecError):
+    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
         pass
     message = (
         f"state[{key!r}] is set to a {type(value).__name__} that JSON does not give back as it was; "
