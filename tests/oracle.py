@@ -14,8 +14,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from axe import Event, Reject, State, TopicPartition, hookimpl
 from sqlalchemy import create_engine, text
+
+from axe import Event, Reject, State, TopicPartition, hookimpl
 
 NAME = "oracle"
 REJECT_EVERY = 97

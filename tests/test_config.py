@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from axe.config import (
     BatchConfig,
     Config,
@@ -25,8 +28,6 @@ from axe.config import (
     tls_warnings,
 )
 from axe.errors import ConfigError
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 CANARY = "canary-3c1f s3cret!"
 BASE = {"source": "memory:", "state": "memory:"}

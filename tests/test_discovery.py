@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from axe.config import Config, load
 from axe.discovery import PLUGINS, PROCESSORS, Discovered, Found, FoundStatus, discover, instantiate
 from axe.discovery import load as load_plugin

@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import pytest
 import structlog
+
 from axe import log
 from axe.config import LogConfig
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import axe
 import pytest
+
+import axe
 from axe.errors import ConfigError, PluginError
 from axe.processor import Processor
 from axe.sources.memory import memory_log

@@ -12,15 +12,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import axe
 import pytest
-from axe import Decision, Event, Failure, Reject, Rejection, State, TopicPartition, operations
-from axe.errors import ConfigError
-from axe.sources.memory import MemoryLog, memory_log
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+import axe
+from axe import Decision, Event, Failure, Reject, Rejection, State, TopicPartition, operations
+from axe.errors import ConfigError
+from axe.sources.memory import MemoryLog, memory_log
 
 
 class Site:

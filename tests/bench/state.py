@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import axe
-from axe.sources.memory import memory_log
 from sqlalchemy import Column, Integer, MetaData, Table, Text, text, update
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+import axe
+from axe.sources.memory import memory_log
 
 from .events import PHASES, event
 

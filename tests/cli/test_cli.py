@@ -10,6 +10,7 @@ import time
 from datetime import timedelta
 
 import pytest
+
 from axe.cli import hoisted
 from axe.cli.reset import parse_target
 from axe.errors import ConfigError

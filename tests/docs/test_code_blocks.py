@@ -8,8 +8,9 @@ import types
 from pathlib import Path
 from typing import Any
 
-import axe
 import pytest
+
+import axe
 from axe import config
 
 from .pages import ROOT, Block, blocks, labelled

@@ -4,9 +4,10 @@ import importlib
 import re
 from typing import Any
 
-import axe
 import msgspec
 import pytest
+
+import axe
 from axe import config, errors
 from axe.hooks import HOOK_NAMES, HostHooks, ProcessorHooks
 from axe.store import tables

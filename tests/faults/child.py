@@ -11,7 +11,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import axe
-
 from tests.oracle import NAME, Oracle
 
 
@@ -19,7 +18,7 @@ def main() -> None:
     random.seed(int(os.environ.get("AXE_TEST_SEED", "0")))
     app = axe.App(json.loads(Path(sys.argv[1]).read_text()))
     app.processors.add(id=NAME, handler=Oracle())
-    print("ready", flush=True)  # noqa: T201 # the test waits for it
+    print("ready", flush=True)  # the test waits for it
     app.start(until_end="--until-end" in sys.argv)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from axe import TopicPartition
 
 from ..oracle import NAME, verify

@@ -8,13 +8,13 @@ import random
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
-from axe import TopicPartition
 
+from axe import TopicPartition
 from tests import oracle
 from tests.services.kafka import KafkaBroker
 
@@ -51,7 +51,7 @@ class AxeRun:
 
 
 @pytest.fixture
-def events(kafka: KafkaBroker, topic: str) -> Iterator[dict[TopicPartition, list[bytes]]]:
+def events(kafka: KafkaBroker, topic: str) -> dict[TopicPartition, list[bytes]]:
     """Thirty thousand events in two partitions."""
     kafka.create_topic(topic, PARTITIONS)
     input_: dict[TopicPartition, list[bytes]] = {}
@@ -59,7 +59,7 @@ def events(kafka: KafkaBroker, topic: str) -> Iterator[dict[TopicPartition, list
         values = [json.dumps({"n": n, "pad": "x" * 80}).encode() for n in range(150 * KILLS)]
         kafka.produce(topic, *values, partition=partition)
         input_[TopicPartition(topic, partition)] = list(values)
-    yield input_
+    return input_
 
 
 def workers(host: psutil.Process) -> list[psutil.Process]:
@@ -120,7 +120,7 @@ def test_nothing_is_lost_twice_or_out_of_order_when_hosts_and_workers_are_killed
     assert judged.events == PARTITIONS * 150 * KILLS
     assert killed["host"] > 0
     assert killed["worker"] > 0
-    print(f"{killed} kills, {judged}")  # noqa: T201 # the figures of the run, shown with -rP
+    print(f"{killed} kills, {judged}")  # the figures of the run, shown with -rP
 
 
 def test_a_drained_host_exits_with_0_within_its_time(

@@ -6,8 +6,9 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-import axe
 import pytest
+
+import axe
 from axe import TopicPartition
 
 from ..oracle import NAME, Input, Judgement, Oracle, verify

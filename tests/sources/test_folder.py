@@ -150,7 +150,7 @@ def test_a_replaced_file_with_the_same_lines_and_more_goes_on(source: FolderSour
     read_to_end(source, [STUDIES])
 
     (tmp_path / "saved").write_bytes(b"1\n2\n3\n")
-    os.replace(tmp_path / "saved", path)
+    Path(tmp_path / "saved").replace(path)
 
     assert [(record.offset, record.value) for record in fetch_some(source)] == [(2, b"3")]
 

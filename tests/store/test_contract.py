@@ -14,6 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
 from axe import Record, Rejection, TopicPartition
 from axe.errors import (
     PositionConflict,
@@ -30,10 +35,6 @@ from axe.store import sqlite as sqlite_module
 from axe.store.postgresql import schema_name
 from axe.store.sql import headers_from_json
 from axe.store.state import State
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from sqlalchemy import Column, Integer, MetaData, Table, Text, create_engine, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 STUDIES = TopicPartition("studies", 0)
 NAME = "study-counter"

@@ -185,7 +185,7 @@ def _require_guards() -> None:
         raise ConfigError(f"fastavro {fastavro.__version__} passes negative indexes; install another version")
 
 
-def _read_decimal(data: bytes, writer_schema: Any = None, reader_schema: Any = None) -> Decimal:
+def _read_decimal(data: bytes, writer_schema: Any = None, reader_schema: Any = None) -> Decimal:  # noqa: ARG001 # fastavro passes both
     """Read a decimal exactly, refusing more digits than the schema's precision."""
     precision = writer_schema["precision"]
     limit = 10**precision

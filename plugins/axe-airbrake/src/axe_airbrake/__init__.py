@@ -78,7 +78,7 @@ class Airbrake:
             notice = self._waiting.get()
             try:
                 self._notifier.send_notice_sync(notice)
-            except Exception:  # a notice that cannot be sent must not end the thread
+            except Exception:  # noqa: BLE001 # a notice that cannot be sent must not end the thread
                 time.sleep(0.1)
             finally:
                 self._waiting.task_done()

@@ -30,7 +30,7 @@ class CreateStudy:
     version = 1
 
     @hookimpl
-    def on_start(self, state: State, settings: dict[str, Any]) -> None:
+    def on_start(self, state: State) -> None:
         """Create the table where it does not exist yet."""
         metadata.create_all(state.connection)
 
