@@ -343,7 +343,8 @@ def test_every_json_value_is_read_back_as_it_was_set_or_refused(shared_sqlite: S
 @pytest.mark.parametrize(
     "value",
     [
-        {1, 2}, (1, 2), float("nan"), float("inf"), -float("inf"), [float("inf")], {1: "a"}, {"a": {1, 2}}, [(1,)], b"x",
+        {1, 2}, (1, 2), float("nan"), float("inf"), -float("inf"), [float("inf")], {1: "a"}, {"a": {1, 2}}, [(1,)],
+        b"x",
         object(), "\ud800",
     ],
     ids=repr,
