@@ -249,6 +249,7 @@ class App:
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
         if discover:
+            self.plugins += tuple(assembly.installed_plugins(self.config))
             for name, handler in assembly.installed(self.config):
                 self.processors.add(id=name, handler=handler)
 

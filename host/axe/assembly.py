@@ -92,6 +92,11 @@ def load_plugins(config: Config, found: Iterable[Found], processor: str) -> list
     return made
 
 
+def installed_plugins(config: Config) -> list[tuple[str, Any]]:
+    """Make every ``axe.plugins`` package that is installed, for an App, whose processors share them."""
+    return load_plugins(config, discover(config).plugins, "")
+
+
 def installed(config: Config) -> list[tuple[str, Any]]:
     """Import the processors that are installed, leaving out broken ones with a word."""
     made = []

@@ -115,6 +115,7 @@ class Runner:
         self._stop = threading.Event()
         self._finished = False
         self._started = False
+        self._begun = False
         self._held: dict[TopicPartition, StoredPosition] = {}
         self._next: Positions = {}
         self._buffer: list[Record] = []
@@ -238,6 +239,9 @@ class Runner:
                 self._run_pending(transaction, control.pending)
             transaction.adopted(version=self.processor.version, cluster_id=cluster_id or control.cluster_id)
             transaction.commit()
+        # on_start may have kept its connection, which would make every event one that may have used SQL.
+        self._store.renew()
+        self._begun = True
         self._next = {at: row.position for at, row in held.items()}
         self._held = held
         if self._until_end and not self.ends:
@@ -252,7 +256,8 @@ class Runner:
         try:
             if pending is not None:
                 hook.on_reset(state=state)
-            hook.on_start(state=state, settings=self.processor.settings)
+            if not self._begun or pending == "wipe":
+                hook.on_start(state=state, settings=self.processor.settings)
             state.end_event()
             transaction.check_open()
         except AxeError:

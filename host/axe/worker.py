@@ -57,6 +57,7 @@ class _Worker:
         self._places = assembly.Places(config)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
+        self._told: dict[str, dict[str, Any]] = {}
         self._found = processors
         self._plugins = plugins
 
@@ -140,15 +141,17 @@ class _Worker:
 
     def _progress(self, name: str, runner: Runner) -> None:
         positions, ends = runner.positions, runner.ends
-        self._tell(
-            "progress",
-            name,
-            events=runner.events,
-            rejections=runner.rejections,
-            position=sum(positions.values()),
-            end=sum(ends.values()) if ends else None,
-            lag=sum(max(0, end - positions.get(at, 0)) for at, end in ends.items()) if ends else None,
-        )
+        progress = {
+            "events": runner.events,
+            "rejections": runner.rejections,
+            "position": sum(positions.values()),
+            "end": sum(ends.values()) if ends else None,
+            "lag": sum(max(0, end - positions.get(at, 0)) for at, end in ends.items()) if ends else None,
+        }
+        if self._told.get(name) != progress:
+            # An idle worker wakes nobody.
+            self._told[name] = progress
+            self._tell("progress", name, **progress)
 
     def _end_if_stuck(self, name: str, runner: Runner) -> None:
         limit = self._config.processor(name).handler_timeout_s

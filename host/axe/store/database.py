@@ -46,6 +46,9 @@ class Database(Protocol):
     def rollback(self) -> None:
         """Undo everything; never raises. A connection that does not come clean is discarded."""
 
+    def renew(self) -> None:
+        """Close the writing connection, outside of a transaction; the next one is new."""
+
     def read(self) -> AbstractContextManager[Connection]:
         """Give a connection that cannot write, in one snapshot."""
 

@@ -223,6 +223,10 @@ class PostgresDatabase:
         """ROLLBACK, and begin with a new connection next time: rollbacks are rare, doubt is expensive."""
         self._discard()
 
+    def renew(self) -> None:
+        """Close the writing connection."""
+        self._discard()
+
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:

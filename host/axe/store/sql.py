@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
-from sqlalchemy import Connection, Row, delete, func, insert, inspect, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, inspect, select, update
 
 from ..errors import (
     PositionConflict,
@@ -173,6 +173,10 @@ class Store:
 
     # --- writing
 
+    def renew(self) -> None:
+        """Go on with a new connection: one that a hook kept is closed."""
+        self._database.renew()
+
     def begin(self) -> Transaction:
         """Begin the one write transaction; leave it as a context manager."""
         return Transaction(self._database, self.processor)
@@ -276,24 +280,20 @@ class Transaction:
         Raises:
             PositionConflict: another worker or an operator moved one since we read it.
         """
-        offsets = tables.offsets
         now = tables.timestamp()
         self._owner = owner
         for at, move in sorted(moves.items()):
             before = self._moved.get(at)
             seen = move.seen if before is None else before.position
-            values: dict[str, Any] = {"position": move.position, "updated_at": now}
-            if move.event_at is not None:
-                values["event_at"] = move.event_at
-            moved = self.connection.execute(
-                update(offsets)
-                .where(*_is(at))
-                # A worker that lost the partition may still hold an open batch. Offsets have gaps, so the
-                # position alone does not tell it from the new owner; owner and epoch do.
-                .where(offsets.c.position == seen, offsets.c.epoch == move.epoch, offsets.c.owner == owner)
-                .values(values)
-            )
-            if moved.rowcount != 1:
+            given = {"topic_": at.topic, "partition_": at.partition, "seen": seen, "owner_": owner}
+                "topic_": at.topic,
+                "partition_": at.partition,
+                "seen": seen,
+                "epoch_": move.epoch,
+                "owner_": owner,
+            }
+            given |= {"to": move.position, "event_at_": move.event_at, "now": now}
+            if self.connection.execute(_ADVANCE, given).rowcount != 1:
                 message = f"the position of {at} is no longer {seen} of epoch {move.epoch}"
                 raise PositionConflict(message)
             self._moved[at] = move
@@ -460,9 +460,27 @@ class Transaction:
             self._database.rollback()
 
 
+# Built once: building a statement costs more than running it, and these three run with every batch.
+_CONTROL = select(tables.processor)
+_POSITIONS = select(tables.offsets)
+_ADVANCE = (
+    update(tables.offsets)
+    .where(tables.offsets.c.topic == bindparam("topic_"), tables.offsets.c.partition == bindparam("partition_"))
+    # A worker that lost the partition may still hold an open batch. Offsets have gaps, so the position alone
+    # does not tell it from the new owner; owner and epoch do.
+    .where(tables.offsets.c.position == bindparam("seen"))
+    .where(tables.offsets.c.epoch == bindparam("epoch_"), tables.offsets.c.owner == bindparam("owner_"))
+    .values(
+        position=bindparam("to"),
+        event_at=func.coalesce(bindparam("event_at_"), tables.offsets.c.event_at),
+        updated_at=bindparam("now"),
+    )
+)
+
+
 def read_control(connection: Connection) -> Control:
     """Read the one row of ``axe_processor``."""
-    row = connection.execute(select(tables.processor)).one()
+    row = connection.execute(_CONTROL).one()
     return Control(row.version, row.cluster_id, row.status, bool(row.paused), row.pending, row.last_error)
 
 
@@ -472,7 +490,7 @@ def read_positions(connection: Connection) -> dict[TopicPartition, StoredPositio
         TopicPartition(row.topic, row.partition): StoredPosition(
             row.position, row.epoch, row.owner, row.topic_id, row.event_at
         )
-        for row in connection.execute(select(tables.offsets))
+        for row in connection.execute(_POSITIONS)
     }
 
 

@@ -282,6 +282,12 @@ class SqliteDatabase:
         self._discard()
         self._lock.release()
 
+    def renew(self) -> None:
+        """Close the writing connection, under the lock: closing may write a checkpoint."""
+        assert self._lock is not None
+        with self._lock.held():
+            self._discard()
+
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
         if connection is None:

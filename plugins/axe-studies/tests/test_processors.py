@@ -56,7 +56,7 @@ def connection() -> Iterator[Connection]:
 def handle(connection: Connection, *events: axe.Event) -> list[Any]:
     """Start the processor, give it events, and return the rows of its table."""
     processor, state = CreateStudy(), SimpleNamespace(connection=connection)
-    processor.on_start(state, {})  # type: ignore[arg-type]  # only the connection of a State is used
+    processor.on_start(state)  # type: ignore[arg-type]  # only the connection of a State is used
     for one in events:
         processor.on_event(one, state)  # type: ignore[arg-type]
     return list(connection.execute(select(studies).order_by(studies.c.id)))
