@@ -285,7 +285,7 @@ class Transaction:
         for at, move in sorted(moves.items()):
             before = self._moved.get(at)
             seen = move.seen if before is None else before.position
-            given = {"topic_": at.topic, "partition_": at.partition, "seen": seen, "owner_": owner}
+            given = {
                 "topic_": at.topic,
                 "partition_": at.partition,
                 "seen": seen,
