@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from .errors import AxeError
+from .errors import AxeError, TopicMissing
 from .event import TopicPartition
 from .sources import Bounds, Source
 from .store import Store
@@ -54,12 +54,14 @@ def _bounds(source: Source | None, partitions: list[TopicPartition]) -> dict[Top
     if source is None or not partitions:
         return {}
     found: dict[TopicPartition, Bounds] = {}
-    try:
-        for topic in sorted({at.topic for at in partitions}):
+    for topic in sorted({at.topic for at in partitions}):
+        try:
             there = set(source.partitions(topic))
             found |= source.bounds([at for at in partitions if at in there])
-    except AxeError:
-        return found
+        except TopicMissing:
+            continue
+        except AxeError:
+            break
     return found
 
 

@@ -119,6 +119,7 @@ class Runner:
         self._held: dict[TopicPartition, StoredPosition] = {}
         self._next: Positions = {}
         self._buffer: list[Record] = []
+        self._reached: Positions = {}
         self._limit = min(_FIRST_BATCH, self._settings.batch.events)
         self._isolated_left = 0
         self._attempt = 0
@@ -151,7 +152,10 @@ class Runner:
             self._drain()
         finally:
             self._source.close()
-            self._store.close()
+            try:
+                self._store.close()
+            except StoreUnavailable as error:
+                self._log.warning("database was left without a checkpoint", reason=str(error))
 
     def _turn(self) -> None:  # noqa: C901 # one place says what each kind of trouble leads to
         self.busy_since = None
@@ -335,7 +339,7 @@ class Runner:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._held, self._next, self._buffer = {}, {}, []
+        self._held, self._next, self._buffer, self._reached = {}, {}, [], {}
         self._failing, self._sentenced, self._attempt = None, None, 0
 
     # --- the loop
@@ -352,9 +356,13 @@ class Runner:
             self._back()
         if records:
             self._process(records)
-        for at, position in reached.items():
-            if at in self._next and position > self._next[at] and not self._buffer:
-                self._next[at] = position
+        # A source tells of an end once; with a failed event before it, it counts only later.
+        self._reached.update(reached)
+        if self._reached and not self._buffer:
+            for at, position in self._reached.items():
+                if at in self._next and position > self._next[at]:
+                    self._next[at] = position
+            self._reached.clear()
         if not records:
             self._quiet()
         now = time.monotonic()

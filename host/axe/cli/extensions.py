@@ -23,11 +23,12 @@ def add_commands(app: typer.Typer, given: list[str]) -> None:
     if (words and words[0] in ours) or not _any_installed():
         return
     from ..config import load as load_config
-    from ..discovery import FoundStatus, discover, instantiate, load
     from ..errors import AxeError
 
     try:
         config = load_config(_config_path(given))
+        from ..discovery import FoundStatus, discover, instantiate, load
+
         found = discover(config).plugins
     except AxeError as error:
         # `axe --help` works without a configuration; which packages are allowed, only that tells.
