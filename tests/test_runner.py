@@ -544,7 +544,8 @@ def test_a_running_processor_can_be_reset(site: Site, target: Any, wipe: str) ->
     again = {"earliest": 0, "latest": 10}.get(target, target) if not isinstance(target, datetime) else 7
     assert site.seen == ([] if wipe else list(range(10))) + list(range(again, 11))
     assert site.values == {"n": len(site.seen)}
-    assert handler.calls == ["on_start", "on_reset", "on_start", "on_stop"]
+    # What a wipe dropped is made again; else the start of the processor was its only one.
+    assert handler.calls == ["on_start", "on_reset", *(["on_start"] if wipe else []), "on_stop"]
     assert len(site.sql("SELECT * FROM axe_audit")) == 1
 
 

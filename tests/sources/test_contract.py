@@ -153,7 +153,16 @@ def test_a_missing_topic_is_found_once_it_is_made(log: Log, source: Source, topi
 
     log.create(topic)
 
-    assert source.partitions(topic) == [TopicPartition(topic, 0)]
+    # A broker may answer from what it knew a moment ago.
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            found = source.partitions(topic)
+            break
+        except TopicMissing:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    assert found == [TopicPartition(topic, 0)]
 
 
 def test_bounds_tell_where_the_logs_begin_and_end(log: Log, source: Source, topic: str) -> None:

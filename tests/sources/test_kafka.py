@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, Producer
-from structlog.testing import capture_logs
 
 from axe.errors import BehindRetention, ConfigError, SourceUnavailable, TopicMissing
 from axe.event import TopicPartition
@@ -418,11 +417,10 @@ def test_an_unknown_property_or_a_bad_value_is_named_in_one_line(name: str, valu
     assert "\n" not in str(caught.value)
 
 
-def test_unverified_certificates_are_said_at_every_start(open_source: Open) -> None:
-    with capture_logs() as lines:
-        open_source("127.0.0.1:9", enable__ssl__certificate__verification=False)
+def test_unverified_certificates_are_said_at_every_start(open_source: Open, caplog: pytest.LogCaptureFixture) -> None:
+    open_source("127.0.0.1:9", enable__ssl__certificate__verification=False)
 
-    assert [line["log_level"] for line in lines] == ["warning"]
+    assert [line.levelname for line in caplog.records] == ["WARNING"]
 
 
 def test_every_error_of_the_client_means_something() -> None:

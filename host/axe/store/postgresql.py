@@ -17,8 +17,8 @@ from .state import StateConnection
 from .tables import timestamp
 
 _MAX_IDENTIFIER = 63
-# Connection, resources, shutdown, time limits, and the conflicts of two transactions: try again.
 _HASHED = re.compile(r"axe_.+_[0-9a-f]{8}")
+# Connection, resources, shutdown, time limits, and the conflicts of two transactions: try again.
 _LOST = re.compile(r"^(08|53|57P|25P03|55P03|40P01|40001)")
 
 # Whoever commits a transaction that moved a position must be the host: a COMMIT by a plugin fails here,

@@ -84,7 +84,7 @@ class Store:
             if self._database.is_registered():
                 message = f"{self.location} holds no processor: it was cut short or emptied; restore it from a backup"
                 raise StoreCorrupt(message)
-            if not create or self._database.is_registered():
+            if not create:
                 message = f"{self.processor} has not run yet: {self.location} is empty"
                 raise StoreMissing(message)
             self._make_tables(version)
