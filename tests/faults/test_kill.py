@@ -23,6 +23,9 @@ CHILD = Path(__file__).parent / "child.py"
 PARTITIONS = 2
 FAILPOINTS = ("after_poll", "after_begin", "after_advance", "mid_handler", "before_commit", "after_commit", "in_reject")
 
+# Many processes one after the other: on a busy machine each takes seconds to come up.
+pytestmark = pytest.mark.timeout(600)
+
 
 class Site:
     """A folder of events that grows, a place for the state, and the process that is killed."""
@@ -67,7 +70,7 @@ class Site:
     def finish(self) -> None:
         """Read to the end and judge."""
         process = self.start("--until-end")
-        assert process.wait(timeout=60) == 0
+        assert process.wait(timeout=180) == 0
         verify(self.location, self.events)
 
     def close(self) -> None:
@@ -134,7 +137,7 @@ def die_at(site: Site, failpoint: str, probability: float, *, times: int) -> Non
         process = site.start(
             "--until-end", AXE_FAILPOINTS=f"{failpoint}=kill@{probability}", AXE_TEST_SEED=str(seed * 7919)
         )
-        code = process.wait(timeout=60)
+        code = process.wait(timeout=180)
         assert code in (0, -signal.SIGKILL)
         deaths += code == -signal.SIGKILL
         if (site.folder / "state" / f"{NAME}.db").exists() and deaths > 1:
