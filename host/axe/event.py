@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from operator import attrgetter
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Headers = tuple[tuple[str, bytes | None], ...]
 
 
 class TopicPartition(NamedTuple):
@@ -34,7 +37,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     offset: int
     key: bytes | None = None
     value: bytes | None = None
-    headers: tuple[tuple[str, bytes | None], ...] = ()
+    headers: Headers = ()
     timestamp_ms: int | None = None
 
     @property
@@ -46,45 +49,104 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         return f"{self.topic}[{self.partition}]@{self.offset}"
 
 
-class Event(msgspec.Struct, frozen=True, gc=False):
-    """A decoded record: what a handler receives.
+class Form(NamedTuple):
+    """How to read what a source holds for a record, without making a ``Record`` of it first.
 
-    ``value`` is None for a tombstone. ``key`` is the record's bytes unless the topic's
-    ``key`` setting says how keys decode. ``type`` is the event type, None where the record
-    names none.
+    Most handlers look at the value alone, and making a record costs as much as decoding it.
     """
 
-    record: Record
+    topic: Callable[[Any], str]
+    partition: Callable[[Any], int]
+    offset: Callable[[Any], int]
+    key: Callable[[Any], bytes | None]
+    value: Callable[[Any], bytes | None]
+    headers: Callable[[Any], Headers]
+    timestamp_ms: Callable[[Any], int | None]
+
+    def record(self, raw: Any) -> Record:
+        """Make the record."""
+        if type(raw) is Record:
+            return raw
+        return Record(
+            topic=self.topic(raw),
+            partition=self.partition(raw),
+            offset=self.offset(raw),
+            key=self.key(raw),
+            value=self.value(raw),
+            headers=self.headers(raw),
+            timestamp_ms=self.timestamp_ms(raw),
+        )
+
+
+RECORD_FORM = Form(*(attrgetter(name) for name in Form._fields))
+"""The form of sources that hold records as they are."""
+
+
+class Origin(Protocol):
+    """What the events of one topic have in common: the form of their records, and how their type is told."""
+
+    form: Form
+
+    def type_of(self, raw: Any, value: Any) -> str | None:
+        """Tell the event type."""
+
+
+class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A decoded record: what a handler receives.
+
+    ``value`` is None for a tombstone. All else is read from the record when it is asked for. A test
+    makes one with ``axe.testing.make_event``.
+    """
+
     value: Any
-    type: str | None = None
-    key: Any = None
+    _raw: Any
+    _origin: Origin
+    _type: str | msgspec.UnsetType | None = msgspec.UNSET
+    _key: Any = msgspec.UNSET
 
     @property
     def topic(self) -> str:
         """The topic that the event was published to."""
-        return self.record.topic
+        return self._origin.form.topic(self._raw)
 
     @property
     def partition(self) -> int:
         """The number of its partition."""
-        return self.record.partition
+        return self._origin.form.partition(self._raw)
 
     @property
     def offset(self) -> int:
         """The record's number in its partition."""
-        return self.record.offset
+        return self._origin.form.offset(self._raw)
+
+    @property
+    def key(self) -> Any:
+        """The record's key: its bytes, unless the topic's ``key`` setting says how keys decode."""
+        return self._origin.form.key(self._raw) if self._key is msgspec.UNSET else self._key
 
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """The record's headers in order; a name may occur more than once."""
-        return self.record.headers
+        return self._origin.form.headers(self._raw)
 
     @property
     def timestamp(self) -> datetime | None:
         """The record's time, aware, in UTC."""
-        if self.record.timestamp_ms is None:
-            return None
-        return _EPOCH + timedelta(milliseconds=self.record.timestamp_ms)
+        timestamp_ms = self._origin.form.timestamp_ms(self._raw)
+        return None if timestamp_ms is None else _EPOCH + timedelta(milliseconds=timestamp_ms)
+
+    @property
+    def type(self) -> str | None:
+        """The event type, None where the record names none."""
+        return self._origin.type_of(self._raw, self.value) if self._type is msgspec.UNSET else self._type
+
+    @property
+    def record(self) -> Record:
+        """The bytes as they were fetched."""
+        return self._origin.form.record(self._raw)
+
+    def __repr__(self) -> str:
+        return f"<Event {self.record} type={self.type!r} value={self.value!r}>"
 
 
 class Decision(enum.Enum):

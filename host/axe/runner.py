@@ -33,7 +33,7 @@ from .errors import (
     TransactionEnded,
     VersionChanged,
 )
-from .event import CommitReport, Decision, Failure, Record, TopicPartition
+from .event import RECORD_FORM, CommitReport, Decision, Failure, Form, Record, TopicPartition
 from .failpoints import failpoint
 from .log import get_logger
 from .processor import Processor, Status
@@ -51,12 +51,6 @@ _FIRST_BATCH = 100
 _GROWTH = 4
 
 Positions = dict[TopicPartition, int]
-
-
-def _split(records: list[Record], at: Record) -> tuple[list[Record], list[Record]]:
-    """Return the records before one, and those from it on."""
-    index = records.index(at)
-    return records[:index], records[index:]
 
 
 class _Spoiled(Exception):
@@ -103,7 +97,9 @@ class Runner:
         self.busy_since: float | None = None
         self._settings = config.processor(processor.name)
         self._wait_s = config.host.wait_s
-        self._dispatcher = Dispatcher(processor, config)
+        # A source of a plugin may hold its records as they are.
+        self._form: Form = getattr(source, "form", RECORD_FORM)
+        self._dispatcher = Dispatcher(processor, config, self._form)
         self._store = store
         self._source = source
         self._until_end = until_end
@@ -118,7 +114,7 @@ class Runner:
         self._begun = False
         self._held: dict[TopicPartition, StoredPosition] = {}
         self._next: Positions = {}
-        self._buffer: list[Record] = []
+        self._buffer: list[Any] = []
         self._reached: Positions = {}
         self._limit = min(_FIRST_BATCH, self._settings.batch.events)
         self._isolated_left = 0
@@ -374,7 +370,7 @@ class Runner:
         if self._until_end and not self._buffer and all(self._next.get(at, 0) >= end for at, end in self.ends.items()):
             self._finished = True
 
-    def _process(self, records: list[Record]) -> None:
+    def _process(self, records: list[Any]) -> None:
         items = self._dispatcher.decode(records)
         if self._sentenced is not None:
             items = [self._sentenced if item.record == self._sentenced.record else item for item in items]
@@ -394,13 +390,14 @@ class Runner:
         wanted = int(self._settings.batch.time_s / max(each, 1e-7))
         self._limit = max(1, min(wanted, self._limit * _GROWTH, self._settings.batch.events))
 
-    def _commit_isolated(self, records: list[Record], items: list[Item]) -> None:
+    def _commit_isolated(self, records: list[Any], items: list[Item]) -> None:
         try:
             failed = self._commit(records, items, isolated=True)
         except _Ended as ended:
             failed = ended.failed
             if ended.index:
-                before, rest = _split(records, failed.record)
+                place = self._index(records, failed.record)
+                before, rest = records[:place], records[place:]
                 self._buffer = rest + self._buffer
                 self._commit_isolated(before, items[: ended.index])
                 # Handlers need not do the same again: one before it may have failed this time.
@@ -408,11 +405,11 @@ class Runner:
                     return
                 self._buffer = self._buffer[len(rest) :]
         if failed is not None:
-            self._buffer = records[records.index(failed.record) :] + self._buffer
+            self._buffer = records[self._index(records, failed.record) :] + self._buffer
             self._isolated_left = _ISOLATED_EVENTS
             self._decide(failed)
 
-    def _commit(self, records: list[Record], items: list[Item], *, isolated: bool) -> Failed | None:
+    def _commit(self, records: list[Any], items: list[Item], *, isolated: bool) -> Failed | None:
         """One batch, one transaction: move the positions, handle the events, write, verify, commit.
 
         Returns the event that failed, if one did: what was before it is committed, the rest is not.
@@ -422,7 +419,7 @@ class Runner:
             failpoint("after_begin")
             self._obey(transaction.control())
             behind = self._behind(records)
-            transaction.advance(self._moves(behind, records[-1]), self._worker)
+            transaction.advance(self._moves(behind, self._form.timestamp_ms(records[-1])), self._worker)
             failpoint("after_advance")
             self.busy_since = started
             with transaction.plugin_code():
@@ -430,7 +427,7 @@ class Runner:
                 refused, failed = handle(transaction, items)
             self.busy_since = None
             if failed is not None:
-                behind = self._behind(records[: records.index(failed.record)])
+                behind = self._behind(records[: self._index(records, failed.record)])
                 back = {at: behind[at] for at in self._behind(records)}
                 transaction.advance(self._moves(back, None, everywhere=True), self._worker)
             for item in refused:
@@ -446,15 +443,18 @@ class Runner:
 
     def _all_at_once(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], None]:
         """Handle the events without savepoints: the fast way, which one sick event ends."""
-        refused = [item for item in items if type(item) is Refused]
-        events: list[Any] = [item for item in items if type(item) is not Refused] if refused else items
+        refused: list[Refused] = []
+        events: list[Any] = items
+        if Refused in map(type, items):
+            refused = [item for item in items if type(item) is Refused]
+            events = [item for item in items if type(item) is not Refused]
         state = transaction.state
         if self._dispatcher.takes_batches:
             if events and not self._dispatcher.handle_batch(events, state):
                 raise _Spoiled
             self._flush(state)
             return refused, None
-        for outcome in self._dispatcher.handle_all(events, state, state.end_event):
+        for outcome in self._dispatcher.handle_all(events, state):
             if type(outcome) is Refused and state.undo_event():
                 refused.append(outcome)
             else:
@@ -497,17 +497,33 @@ class Runner:
 
     # --- around a batch
 
-    def _behind(self, records: list[Record]) -> Positions:
+    def _behind(self, records: list[Any]) -> Positions:
         """Return the positions behind these records."""
         behind = dict(self._next)
+        form = self._form
+        if len(behind) == 1 and records:
+            # The usual case, without a look at each record.
+            return dict.fromkeys(behind, form.offset(records[-1]) + 1)
         # The last record of each partition counts. A plain tuple finds the key that is there already.
-        last = {(record.topic, record.partition): record.offset for record in records}
-        for at, offset in last.items():
+        places = zip(map(form.topic, records), map(form.partition, records), strict=True)
+        for at, offset in dict(zip(places, map(form.offset, records), strict=True)).items():
             behind[TopicPartition(*at)] = offset + 1
         return behind
 
-    def _moves(self, to: Positions, last: Record | None, *, everywhere: bool = False) -> dict[TopicPartition, Move]:
-        event_at = None if last is None else timestamp_of_ms(last.timestamp_ms)
+    def _index(self, records: list[Any], record: Record) -> int:
+        """Find a record among those of a fetch."""
+        place = (record.topic, record.partition, record.offset)
+        form = self._form
+        return next(
+            index
+            for index, raw in enumerate(records)
+            if (form.topic(raw), form.partition(raw), form.offset(raw)) == place
+        )
+
+    def _moves(
+        self, to: Positions, timestamp_ms: int | None, *, everywhere: bool = False
+    ) -> dict[TopicPartition, Move]:
+        event_at = timestamp_of_ms(timestamp_ms)
         return {
             at: Move(self._held[at].position, self._held[at].epoch, position, event_at)
             for at, position in to.items()

@@ -8,13 +8,47 @@ from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from .app import App
-from .event import Failure, Record, Rejection
+from .decode import event_type_of
+from .event import RECORD_FORM, Event, Failure, Record, Rejection
 from .sources.memory import memory_log
 
-__all__ = ["Harness"]
+__all__ = ["Harness", "make_event"]
 
 _WAIT_S = 10.0
+
+
+class _Made:
+    """The origin of events that a test makes."""
+
+    form = RECORD_FORM
+
+    def type_of(self, raw: Any, value: Any) -> str | None:
+        """Find the type as axe does for topics that say nothing about it."""
+        return event_type_of(None).of(raw.headers, value)
+
+
+def make_event(  # noqa: PLR0913 # all that an event has, by name
+    value: Any,
+    *,
+    topic: str = "topic",
+    partition: int = 0,
+    offset: int = 0,
+    key: bytes | None = None,
+    headers: Sequence[tuple[str, bytes | None]] = (),
+    type: str | None = None,  # noqa: A002 # the word of the contract
+    timestamp_ms: int | None = None,
+) -> Event:
+    """Make an event for a handler that is called by hand; ``value`` is what it finds decoded, None a tombstone.
+
+    The record's bytes are the value as JSON. Without ``type`` the headers name the type, else the value's
+    field ``type``.
+    """
+    content = None if value is None else msgspec.json.encode(value)
+    record = Record(topic, partition, offset, key, content, tuple(headers), timestamp_ms)
+    return Event(value, record, _Made(), msgspec.UNSET if type is None else type)
 
 
 class Harness:

@@ -15,9 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from axe.decode import Decoded, decoder
+from axe.decode import Decoded, reader
 from axe.errors import ConfigError, DecodeError
-from axe.event import Record
 
 PHASE = {"type": "enum", "name": "Phase", "symbols": ["I", "II", "III", "IV"]}
 STUDY = {
@@ -62,8 +61,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def build(folder: Path, schema: Any, max_bytes: int = 1_000_000, max_depth: int = 64) -> Callable[[bytes], Any]:
     path = folder / "study.avsc"
     path.write_text(json.dumps(schema))
-    decode = decoder("studies", decode=["avro"], schema=path, max_bytes=max_bytes, max_depth=max_depth)
-    return lambda value: decode(Record("studies", 0, 0, value=value))
+    return reader("studies", decode=["avro"], schema=path, max_bytes=max_bytes, max_depth=max_depth)
 
 
 def written(schema: Any, value: Any) -> bytes:
@@ -161,15 +159,6 @@ def test_a_value_that_ends_too_early_is_refused_at_every_byte(folder: Path) -> N
 def test_a_value_of_more_bytes_than_the_limit_is_refused(folder: Path) -> None:
     with pytest.raises(DecodeError, match="^12 bytes, more than max_bytes = 10$"):
         build(folder, CLOSED, max_bytes=10)(b"\x00" * 12)
-
-
-def test_a_tombstone_decodes_to_none_and_not_to_an_envelope(folder: Path) -> None:
-    path = folder / "tombstone.avsc"
-    path.write_text(json.dumps(CLOSED))
-
-    decode = decoder("studies", decode=["avro"], schema=path, max_bytes=10, max_depth=9)
-
-    assert decode(Record("studies", 0, 0, value=None)) is None
 
 
 @pytest.mark.parametrize("size", [-1, -5, 2**31, 2**33, 2**40, 2**62, -(2**63)])
@@ -364,11 +353,11 @@ def test_a_file_that_holds_no_usable_schema_is_refused_by_its_name(folder: Path,
     path.write_text(text)
 
     with pytest.raises(ConfigError, match=rf"broken\.avsc: .*{reason}"):
-        decoder("studies", decode=["avro"], schema=path, max_bytes=10, max_depth=10)
+        reader("studies", decode=["avro"], schema=path, max_bytes=10, max_depth=10)
 
 
 def test_a_missing_schema_file_and_a_missing_setting_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.avsc: No such file"):
-        decoder("studies", decode=["avro"], schema=folder / "absent.avsc", max_bytes=10, max_depth=10)
+        reader("studies", decode=["avro"], schema=folder / "absent.avsc", max_bytes=10, max_depth=10)
     with pytest.raises(ConfigError, match="needs the setting schema"):
-        decoder("studies", decode=["avro"], schema=None, max_bytes=10, max_depth=10)
+        reader("studies", decode=["avro"], schema=None, max_bytes=10, max_depth=10)

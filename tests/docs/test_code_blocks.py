@@ -92,9 +92,10 @@ def test_the_handler_of_the_readme_counts_what_the_readme_says(tmp_path: Path, m
 
 
 def test_the_test_of_the_how_to_page_passes(tmp_path: Path) -> None:
-    kit, files = (block for block in blocks("python") if block.page.name == "test-a-processor.md")
+    kit, alone, files = (block for block in blocks("python") if block.page.name == "test-a-processor.md")
 
     _namespace(kit)["test_a_study_is_counted"]()
+    _namespace(alone)["test_a_handler_by_itself"]()
     _namespace(files)["test_studies_are_counted_by_phase"](tmp_path)
 
 

@@ -22,7 +22,7 @@ def read_to_end(
     while any(reached.get(at, -1) < end for at, end in ends.items()):
         assert time.monotonic() < deadline, f"the end {ends} was not reached: {reached}, {len(records)} records"
         fetched = source.fetch(events=events, size=size, timeout_s=0.5)
-        records += fetched.records
+        records += map(source.form.record, fetched.records)
         reached.update(fetched.reached)
     return records, reached
 
@@ -33,7 +33,8 @@ def fetch_some(source: Source, count: int = 1, deadline_s: float = DEADLINE_S) -
     deadline = time.monotonic() + deadline_s
     while len(records) < count:
         assert time.monotonic() < deadline, f"{len(records)} of {count} records came"
-        records += source.fetch(events=count - len(records), size=1_000_000, timeout_s=0.2).records
+        fetched = source.fetch(events=count - len(records), size=1_000_000, timeout_s=0.2)
+        records += map(source.form.record, fetched.records)
     return records
 
 

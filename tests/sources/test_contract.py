@@ -251,7 +251,7 @@ def test_a_waiting_reader_gets_what_is_appended(log: Log, source: Source, topic:
     fetched = source.fetch(events=10, size=1000, timeout_s=20)
     writer.join()
 
-    assert [(record.offset, record.value) for record in fetched.records] == [(0, b"late")]
+    assert [(record.offset, record.value) for record in map(source.form.record, fetched.records)] == [(0, b"late")]
 
 
 def test_a_quiet_fetch_returns_after_its_timeout(log: Log, source: Source, topic: str) -> None:

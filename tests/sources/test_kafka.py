@@ -290,7 +290,7 @@ def test_records_come_again_after_the_broker_was_away(own_kafka: KafkaBroker, op
     while not values:
         assert time.monotonic() < deadline
         try:
-            values += [record.value for record in source.fetch(events=10, size=1000, timeout_s=0.5).records]
+            values += map(source.form.value, source.fetch(events=10, size=1000, timeout_s=0.5).records)
         except SourceUnavailable:
             continue
     assert values == [b"after"]

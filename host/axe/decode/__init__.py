@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError, DecodeError
-from ..event import Record
 from .avro import avro_reader
 from .event_type import EventTypeRule, event_type_of
-from .json import json_reader
+from .json import JsonReader
 from .plain import bytes_reader, string_reader
 from .value import Decoded, Limits
 
-__all__ = ["DEFAULT_LINK", "Decoded", "EventTypeRule", "decoder", "event_type_of", "key_decoder", "reader"]
+__all__ = ["DEFAULT_LINK", "Decoded", "EventTypeRule", "JsonReader", "event_type_of", "key_decoder", "reader"]
 
 DEFAULT_LINK = "json"
 _MAX_KEY_BYTES = 12_000_000
@@ -42,7 +41,7 @@ def _without_schema(build: Callable[[Limits], Callable[[bytes], Any]]) -> _Link:
 # A link that turns bytes into bytes (gzip, a registry's framing) stands here with ends=False.
 _LINKS: dict[str, _Link] = {
     "avro": _Link(avro_reader, ends=True, takes_schema=True),
-    "json": _without_schema(json_reader),
+    "json": _without_schema(JsonReader),
     "raw": _without_schema(bytes_reader),
     "string": _without_schema(string_reader),
 }
@@ -62,23 +61,6 @@ def reader(
         ConfigError: a link is unknown or in the wrong place, or its schema cannot be used.
     """
     return _chain(decode or (DEFAULT_LINK,), f"topics.{topic}.decode", Limits(max_bytes, max_depth), schema)
-
-
-def decoder(
-    topic: str, *, decode: Sequence[str], schema: Path | None, max_bytes: int, max_depth: int
-) -> Callable[[Record], Any]:
-    """Build the same on records, as the hook ``deserializer`` has it: a tombstone decodes to None.
-
-    Raises:
-        ConfigError: as ``reader``.
-    """
-    read = reader(topic, decode=decode, schema=schema, max_bytes=max_bytes, max_depth=max_depth)
-
-    def decode_value(record: Record) -> Any:
-        value = record.value
-        return None if value is None else read(value)
-
-    return decode_value
 
 
 def key_decoder(

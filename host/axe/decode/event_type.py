@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from ..event import Record
+from ..event import Headers
 from .value import Decoded
 
 
@@ -20,12 +20,12 @@ class EventTypeRule(NamedTuple):
     the decoder returned.
     """
 
-    from_headers: Callable[[Record], str | None]
+    from_headers: Callable[[Headers], str | None]
     from_value: Callable[[Any], str | None]
 
-    def of(self, record: Record, decoded: Any) -> str | None:
+    def of(self, headers: Headers, decoded: Any) -> str | None:
         """Return the event type of a record that is decoded already."""
-        found = self.from_headers(record)
+        found = self.from_headers(headers) if headers else None
         return self.from_value(decoded) if found is None else found
 
 
@@ -44,19 +44,17 @@ def event_type_of(rule: str | None, *, topic: str = "") -> EventTypeRule:
         return EventTypeRule(type_from_headers, type_from_value)
     place, _, name = rule.partition(":")
     if name and place == "header":
-        return EventTypeRule(lambda record: _header(record, name), _nothing)
+        return EventTypeRule(lambda headers: _header(headers, name), _nothing)
     if name and place == "value":
         return EventTypeRule(_nothing, lambda decoded: _field(decoded, name))
     where = f"topics.{topic}.event_type" if topic else "event_type"
     raise ConfigError(f'{where}: "{rule}" is neither "header:NAME" nor "value:FIELD"')
 
 
-def type_from_headers(record: Record) -> str | None:
+def type_from_headers(headers: Headers) -> str | None:
     """Return the event type that the headers name, by the rule for topics that have none."""
-    if not record.headers:
-        return None
-    found = _header(record, "type")
-    return _header(record, "event_type") if found is None else found
+    found = _header(headers, "type")
+    return _header(headers, "event_type") if found is None else found
 
 
 def type_from_value(decoded: Any) -> str | None:
@@ -69,9 +67,9 @@ def type_from_value(decoded: Any) -> str | None:
     return None
 
 
-def _header(record: Record, name: str) -> str | None:
+def _header(headers: Headers, name: str) -> str | None:
     found = None
-    for header, value in record.headers:
+    for header, value in headers:
         if header == name and value:
             try:
                 found = value.decode()

@@ -16,26 +16,34 @@ _NO_MARKS = bytes(set(range(256)) - set(b'[]{}"\\'))
 _MALFORMED = re.compile(r"JSON is malformed: (?P<what>.*) \(byte (?P<byte>\d+)\)")
 
 
-def json_reader(limits: Limits) -> Callable[[bytes], Any]:
-    """Build the link ``json``.
+class JsonReader:
+    """The link ``json``.
 
     NaN and Infinity, bytes after the value, text that is not UTF-8 and lone surrogates are
     refused. Of a key that an object holds twice, the last value counts.
+
+    ``quick`` is the parser itself, for values of at most ``quick_bytes``: a value that nests deeper
+    than ``max_depth`` has two brackets a level or is malformed, so a short one needs no look at its
+    brackets. It raises ValueError for what ``__call__`` explains.
     """
-    parse = msgspec.json.Decoder().decode
-    # A value that nests deeper than max_depth has two brackets a level or is malformed, so a
-    # short one needs no look at its brackets: one comparison is all that the usual event pays.
-    unchecked = min(limits.max_bytes, 2 * limits.max_depth + 1)
 
-    def read(value: bytes) -> Any:
-        if len(value) > unchecked:
-            _check(value, limits)
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.quick: Callable[[bytes], Any] = msgspec.json.Decoder().decode
+        self.quick_bytes = min(limits.max_bytes, 2 * limits.max_depth + 1)
+
+    def __call__(self, value: bytes) -> Any:
+        """Parse one value.
+
+        Raises:
+            DecodeError: it is too large, too deep, or not JSON.
+        """
+        if len(value) > self.quick_bytes:
+            _check(value, self._limits)
         try:
-            return parse(value)
+            return self.quick(value)
         except (ValueError, RecursionError) as error:
-            raise DecodeError(_reason(error, limits)) from error
-
-    return read
+            raise DecodeError(_reason(error, self._limits)) from error
 
 
 def _check(value: bytes, limits: Limits) -> None:

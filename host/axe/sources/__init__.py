@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from ..errors import ConfigError
-from ..event import Record, TopicPartition
+from ..event import Form, TopicPartition
 
 
 class Bounds(NamedTuple):
@@ -23,12 +23,13 @@ class Bounds(NamedTuple):
 class Fetched(NamedTuple):
     """What one fetch brought.
 
-    ``records`` are in order within each partition. ``reached`` names the partitions whose end
+    ``records`` are in order within each partition, in the form of the source: ``source.form.record``
+    makes a ``Record`` of one. ``reached`` names the partitions whose end
     was reached, with the position there: it may lie past the last record, where the log ends
     in control records or in a gap that compaction left.
     """
 
-    records: list[Record]
+    records: list[Any]
     reached: Mapping[TopicPartition, int]
 
 
@@ -37,6 +38,9 @@ class Source(Protocol):
 
     Every method may raise SourceUnavailable, which means: wait and try again.
     """
+
+    form: Form
+    """How to read what ``fetch`` returns; ``RECORD_FORM`` where that is a list of ``Record``."""
 
     def cluster_id(self) -> str | None:
         """Tell which log this is, so that a position is never used with another one."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from ..errors import BeyondEnd, ConfigError, SourceUnavailable, TopicMissing, TopicRecreated
-from ..event import Record, TopicPartition
+from ..event import RECORD_FORM, Record, TopicPartition
 from ..log import get_logger
 from . import Bounds, Fetched
 from .lines import LineFile, Stamp
@@ -74,6 +74,8 @@ class FolderSource:
     record (longer than 64 MiB, or no envelope) stops the reader with a message, and is read
     once it is mended.
     """
+
+    form = RECORD_FORM
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from ..errors import BehindRetention, BeyondEnd, SourceUnavailable, TopicMissing, TopicRecreated
-from ..event import Record, TopicPartition
+from ..event import RECORD_FORM, Record, TopicPartition
 from . import Bounds, Fetched
 
 
@@ -152,6 +152,8 @@ class MemoryLog:
 
 class MemorySource:
     """A reader of a log in memory; see the protocol ``Source``."""
+
+    form = RECORD_FORM
 
     def __init__(self, log: MemoryLog) -> None:
         self._log = log

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Self
 
@@ -22,6 +22,7 @@ from ..errors import (
 )
 from ..event import Rejection, TopicPartition
 from . import tables
+from .compiled import Compiled
 from .database import Database
 from .state import State, StateConnection
 
@@ -215,6 +216,7 @@ class Transaction:
         self._database = database
         self._processor = processor
         self._connection: StateConnection | None = database.begin()
+        self._cursor: Any = None
         self._state: State | None = None
         self._moved: dict[TopicPartition, Move] = {}
         self._owner: str | None = None
@@ -248,7 +250,7 @@ class Transaction:
 
     def control(self) -> Control:
         """Read what people have set; it cannot change before the end of this transaction on SQLite."""
-        return read_control(self.connection)
+        return _to_control(self._run(_CONTROL).fetchone())
 
     def take_over(
         self, starts: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None], owner: str
@@ -293,7 +295,7 @@ class Transaction:
                 "owner_": owner,
             }
             given |= {"to": move.position, "event_at_": move.event_at, "now": now}
-            if self.connection.execute(_ADVANCE, given).rowcount != 1:
+            if self._run(_ADVANCE, **given).rowcount != 1:
                 message = f"the position of {at} is no longer {seen} of epoch {move.epoch}"
                 raise PositionConflict(message)
             self._moved[at] = move
@@ -408,6 +410,12 @@ class Transaction:
             raise TransactionEnded(message) from error
         self.check_open()
 
+    def _run(self, statement: Compiled, **given: Any) -> Any:
+        connection = self.connection
+        if self._cursor is None:
+            self._cursor = connection.connection.cursor()
+        return statement.run(self._cursor, connection.dialect, **given)
+
     def _execute(self, sql: str) -> None:
         cursor = self.connection.connection.cursor()
         try:
@@ -442,7 +450,7 @@ class Transaction:
             self._state.write()
         self.check_open()
         if self._moved:
-            stored = read_positions(self.connection)
+            stored = _to_positions(self._run(_POSITIONS))
             for at, move in self._moved.items():
                 row = stored.get(at)
                 if row is None or (row.position, row.epoch, row.owner) != (move.position, move.epoch, self._owner):
@@ -460,19 +468,20 @@ class Transaction:
             self._database.rollback()
 
 
-# Built once: building a statement costs more than running it, and these three run with every batch.
-_CONTROL = select(tables.processor)
-_POSITIONS = select(tables.offsets)
-_ADVANCE = (
+_row, _at = tables.processor.c, tables.offsets.c
+_SELECT_CONTROL = select(_row.version, _row.cluster_id, _row.status, _row.paused, _row.pending, _row.last_error)
+_SELECT_POSITIONS = select(_at.topic, _at.partition, _at.position, _at.epoch, _at.owner, _at.topic_id, _at.event_at)
+_CONTROL = Compiled(_SELECT_CONTROL)
+_POSITIONS = Compiled(_SELECT_POSITIONS)
+_ADVANCE = Compiled(
     update(tables.offsets)
-    .where(tables.offsets.c.topic == bindparam("topic_"), tables.offsets.c.partition == bindparam("partition_"))
+    .where(_at.topic == bindparam("topic_"), _at.partition == bindparam("partition_"))
     # A worker that lost the partition may still hold an open batch. Offsets have gaps, so the position alone
     # does not tell it from the new owner; owner and epoch do.
-    .where(tables.offsets.c.position == bindparam("seen"))
-    .where(tables.offsets.c.epoch == bindparam("epoch_"), tables.offsets.c.owner == bindparam("owner_"))
+    .where(_at.position == bindparam("seen"), _at.epoch == bindparam("epoch_"), _at.owner == bindparam("owner_"))
     .values(
         position=bindparam("to"),
-        event_at=func.coalesce(bindparam("event_at_"), tables.offsets.c.event_at),
+        event_at=func.coalesce(bindparam("event_at_"), _at.event_at),
         updated_at=bindparam("now"),
     )
 )
@@ -480,18 +489,21 @@ _ADVANCE = (
 
 def read_control(connection: Connection) -> Control:
     """Read the one row of ``axe_processor``."""
-    row = connection.execute(_CONTROL).one()
-    return Control(row.version, row.cluster_id, row.status, bool(row.paused), row.pending, row.last_error)
+    return _to_control(connection.execute(_SELECT_CONTROL).one())
+
+
+def _to_control(row: Any) -> Control:
+    version, cluster_id, status, paused, pending, last_error = row
+    return Control(version, cluster_id, status, bool(paused), pending, last_error)
 
 
 def read_positions(connection: Connection) -> dict[TopicPartition, StoredPosition]:
     """Read every row of ``axe_offsets``."""
-    return {
-        TopicPartition(row.topic, row.partition): StoredPosition(
-            row.position, row.epoch, row.owner, row.topic_id, row.event_at
-        )
-        for row in connection.execute(_POSITIONS)
-    }
+    return _to_positions(connection.execute(_SELECT_POSITIONS))
+
+
+def _to_positions(rows: Iterable[Any]) -> dict[TopicPartition, StoredPosition]:
+    return {TopicPartition(topic, partition): StoredPosition(*rest) for topic, partition, *rest in rows}
 
 
 def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:

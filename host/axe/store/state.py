@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import StateError
 from . import tables
+from .compiled import Compiled
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -19,6 +20,9 @@ _SCALARS = (int, str, float, bool, type(None))
 _SAFE = (str, bool, type(None))
 _UNREAD: Any = object()
 _ABSENT: Any = object()
+# Marks among the keys that an event touched: it got hold of a list or dict, or of a session.
+_ENTANGLED: Any = object()
+_SESSION: Any = object()
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -71,18 +75,15 @@ class State(MutableMapping[str, Any]):
 
     def __init__(self, connection: StateConnection) -> None:
         self._connection = connection
-        driver = connection.connection.cursor()
-        self._driver = driver
-        self._statements = _statements(connection)
+        self._driver = connection.connection.cursor()
+        self._dialect = connection.dialect
         self._live: dict[str, Any] = {}
         self._stored: dict[str, str | None] = {}
-        self._journal: dict[str, Any] = {}
-        self._entangled = False
         self._cursor: Any = None
         self._session: Session | None = None
-        self.isolated = False
-        self.has_session = False
-        """Whether the event opened a session."""
+        self.isolated = self.has_session = False
+        self.touched: dict[Any, Any] = {}
+        """What the event at hand did: the keys that it set with their values before, and marks of the rest."""
 
     # --- values
 
@@ -94,7 +95,7 @@ class State(MutableMapping[str, Any]):
         if value is _ABSENT:
             raise KeyError(key)
         if type(value) not in _SCALARS:
-            self._entangled = True
+            self.touched[_ENTANGLED] = True
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -105,17 +106,18 @@ class State(MutableMapping[str, Any]):
         if value is _ABSENT:
             return default
         if type(value) not in _SCALARS:
-            self._entangled = True
+            self.touched[_ENTANGLED] = True
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set the value of a key; it is checked and written when the event or the batch ends."""
-        if key not in self._journal:
+        live, touched = self._live, self.touched
+        if key not in touched:
             if type(key) is not str:
                 message = f"a key of the state is a string, not {type(key).__name__}"
                 raise StateError(message)
-            self._journal[key] = self._live.get(key, _UNREAD)
-        self._live[key] = value
+            touched[key] = live.get(key, _UNREAD)
+        live[key] = value
 
     def __delitem__(self, key: str) -> None:
         """Remove a key."""
@@ -132,8 +134,7 @@ class State(MutableMapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the keys."""
-        self._driver.execute(self._statements.keys)
-        stored = [row[0] for row in self._driver.fetchall()]
+        stored = [row[0] for row in _KEYS.run(self._driver, self._dialect).fetchall()]
         known = set(stored)
         keys = stored + [key for key in self._live if key not in known]
         return (key for key in keys if self._live.get(key) is not _ABSENT)
@@ -147,8 +148,7 @@ class State(MutableMapping[str, Any]):
         return f"<State with {len(self._live)} values touched>"
 
     def _load(self, key: str) -> Any:
-        self._driver.execute(self._statements.load, self._statements.key(key))
-        row = self._driver.fetchone()
+        row = _LOAD.run(self._driver, self._dialect, key_=key).fetchone()
         self._stored[key] = text = None if row is None else row[0]
         value = _ABSENT if text is None else _decode(text)
         self._live[key] = value
@@ -178,7 +178,7 @@ class State(MutableMapping[str, Any]):
             # The import costs a tenth of a second, which who uses no session need not pay.
             from .session import StateSession
 
-            self.has_session = True
+            self.touched[_SESSION] = self.has_session = True
             # A flush that fails rolls back what the session joined: the batch, or, where each event is to
             # be undone alone, a savepoint of the session's own.
             self._session = StateSession(
@@ -189,20 +189,15 @@ class State(MutableMapping[str, Any]):
 
     # --- for the host
 
-    def start_event(self) -> None:
-        """Begin to note what an event touches."""
-        if self._journal:
-            self._journal.clear()
-        self._entangled = False
-
     def end_event(self) -> None:
-        """Flush and close the event's session."""
+        """Let what the event did stand: flush and close its session, forget what was before."""
         if self._session is not None:
             if self.isolated:
                 self._session.finish()  # type: ignore[attr-defined] # only StateSession is ever kept there
             else:
                 self._session.flush()
             self.drop_session()
+        self.touched.clear()
 
     def drop_session(self) -> None:
         """Forget the event's session, whatever is in it."""
@@ -213,13 +208,14 @@ class State(MutableMapping[str, Any]):
 
     def undo_event(self) -> bool:
         """Take back what the event did to the values; False if it may have done more than that."""
-        if self._entangled or self._connection.handed_out:
+        if _ENTANGLED in self.touched or self._connection.handed_out:
             return False
-        for key, value in self._journal.items():
+        for key, value in self.touched.items():
             if value is _UNREAD:
                 del self._live[key]
             else:
                 self._live[key] = value
+        self.touched.clear()
         return True
 
     def write(self) -> None:
@@ -233,23 +229,23 @@ class State(MutableMapping[str, Any]):
             stored = self._stored.get(key, _UNREAD)
             if value is _ABSENT:
                 if stored is not None:
-                    removed.append(self._statements.key(key))
+                    removed.append({"key_": key})
                 self._stored[key] = None
                 continue
             text = _to_json(key, value)
             if text != stored:
-                changed.append(self._statements.pair(key, text))
+                changed.append({"key": key, "value": text})
                 self._stored[key] = text
         if removed:
-            self._driver.executemany(self._statements.remove, removed)
+            _REMOVE.run_many(self._driver, self._dialect, removed)
         if changed:
-            self._driver.executemany(self._statements.save, changed)
+            _SAVE.run_many(self._driver, self._dialect, changed)
 
     def forget(self) -> None:
         """Forget what was read and set, so that it is read from the database again."""
         self._live.clear()
         self._stored.clear()
-        self._journal.clear()
+        self.touched.clear()
 
 
 def _to_json(key: str, value: Any) -> str:
@@ -267,38 +263,15 @@ def _to_json(key: str, value: Any) -> str:
     raise StateError(message)
 
 
-class _Statements:
-    """The statements on ``axe_values``, compiled once for a dialect and run on the driver's cursor."""
-
-    def __init__(self, connection: Connection) -> None:
-        dialect = connection.dialect
-        insert = postgresql.insert if dialect.name == "postgresql" else sqlite.insert
-        upsert: Any = insert(tables.values)
-        upsert = upsert.on_conflict_do_update(index_elements=["key"], set_={"value": upsert.excluded.value})
-        matches = tables.values.c.key == bindparam("key")
-        self._positional = dialect.positional
-
-        def compiled(statement: Any) -> str:
-            return str(statement.compile(dialect=dialect))
-
-        self.load = compiled(select(tables.values.c.value).where(matches))
-        self.keys = compiled(select(tables.values.c.key))
-        self.remove = compiled(delete(tables.values).where(matches))
-        self.save = compiled(upsert.values(key=bindparam("key"), value=bindparam("value")))
-
-    def key(self, key: str) -> Any:
-        return (key,) if self._positional else {"key": key}
-
-    def pair(self, key: str, text: str) -> Any:
-        return (key, text) if self._positional else {"key": key, "value": text}
+def _upsert(dialect: str) -> Any:
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    upsert: Any = insert(tables.values)
+    upsert = upsert.on_conflict_do_update(index_elements=["key"], set_={"value": upsert.excluded.value})
+    return upsert.values(key=bindparam("key"), value=bindparam("value"))
 
 
-_cache: dict[str, _Statements] = {}
-
-
-def _statements(connection: Connection) -> _Statements:
-    name = connection.dialect.name + connection.dialect.driver
-    found = _cache.get(name)
-    if found is None:
-        found = _cache[name] = _Statements(connection)
-    return found
+_MATCHES = tables.values.c.key == bindparam("key_")
+_LOAD = Compiled(select(tables.values.c.value).where(_MATCHES))
+_KEYS = Compiled(select(tables.values.c.key))
+_REMOVE = Compiled(delete(tables.values).where(_MATCHES))
+_SAVE = Compiled(_upsert)

@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, create_engine, select
 
 import axe
+from axe.testing import make_event
 from axe_studies import CreateStudy, StudyCounter
 from axe_studies.create import studies
 
@@ -25,8 +26,7 @@ CREATED = {
 
 
 def event(value: dict[str, Any] | None, key: bytes | None = None) -> axe.Event:
-    record = axe.Record("studies", 0, 0, key=key)
-    return axe.Event(record=record, value=value, type=value["type"] if value else None, key=key)
+    return make_event(value, topic="studies", key=key)
 
 
 def counted(*phases: str | None) -> dict[str, int]:
