@@ -7,11 +7,13 @@ A processor's own object implements hooks of the first four groups for itself. A
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from .errors import PluginError
 from .event import CommitReport, Decision, Event, Failure, Record, Rejection
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from .store.state import State
 
 PROJECT = "axe"
+MARK = f"{PROJECT}_impl"
+"""The attribute that ``hookimpl`` leaves on a function."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -142,3 +147,45 @@ def new_plugin_manager() -> pluggy.PluginManager:
     manager.add_hookspecs(ProcessorHooks)
     manager.add_hookspecs(HostHooks)
     return manager
+
+
+def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
+    """Add the hooks of a plugin.
+
+    Raises:
+        PluginError: one of them would never be called as it stands; says what is wrong.
+    """
+    refuse_slips(plugin)
+    try:
+        manager.register(plugin, name=name)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise PluginError(" ".join(str(error).split())) from error
+
+
+def refuse_slips(plugin: Any) -> None:
+    """Refuse by name what pluggy would pass over in silence.
+
+    Raises:
+        PluginError: the object is a class, or a hook of its is not marked or ``async def``.
+    """
+    if inspect.isclass(plugin):
+        message = f"{plugin.__name__} is a class, not an instance of it"
+        raise PluginError(message)
+    for name in dir(plugin):
+        if name.startswith("__"):
+            continue
+        try:
+            member = inspect.getattr_static(plugin, name)
+        except AttributeError:
+            continue
+        function = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+        if not inspect.isfunction(function):
+            continue
+        marked = hasattr(function, MARK)
+        if name in HOOK_NAMES and not marked:
+            message = f"its {name} is not marked with @axe.hookimpl, so it would never be called"
+            raise PluginError(message)
+        if marked and inspect.iscoroutinefunction(function):
+            message = f"its {name} is `async def`; hooks are plain functions: write `def`"
+            raise PluginError(message)
