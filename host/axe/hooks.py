@@ -8,17 +8,17 @@ A processor's own object implements hooks of the first four groups for itself. A
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from .errors import PluginError
+from .errors import AxeError, PluginError
 from .event import CommitReport, Decision, Event, Failure, Record, Rejection
 
 if TYPE_CHECKING:
     from .sources import Source
-    from .store import Store
+    from .store.protocol import Store
     from .store.state import State
 
 PROJECT = "axe"
@@ -115,14 +115,20 @@ class HostHooks:
 
     @hookspec(firstresult=True)
     def open_source(self, url: str, settings: dict[str, Any]) -> Source | None:
-        """Open the source that a URL names, or return None for a URL that is not yours.
+        """Name the source of a URL, or return None for a URL that is not yours.
 
         Asked once by each worker for each processor. ``settings`` is the package's own table.
+        An exception makes the processor broken.
         """
 
     @hookspec(firstresult=True)
     def open_store(self, url: str, processor: str, settings: dict[str, Any]) -> Store | None:
-        """Open the store of a processor, or return None for a URL that is not yours."""
+        """Name the store of a processor at a ``state`` URL, or return None for a URL that is not yours.
+
+        Asked wherever a store is needed, for URLs that are not built in: by each worker, by the host, and by
+        the commands that look at stores, in their own process. Return a new object each time, which connects
+        in its ``open``. ``settings`` is the package's own table. An exception makes the processor broken.
+        """
 
     @hookspec
     def commands(self, cli: Any) -> None:
@@ -161,6 +167,27 @@ def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         raise PluginError(" ".join(str(error).split())) from error
+
+
+def first_answer(manager: pluggy.PluginManager, hook: str, settings: Mapping[str, Any], **given: Any) -> Any:
+    """Ask the implementations of a hook of the host in turn, each with the table that ``settings`` has for it.
+
+    Raises:
+        PluginError: one of them raised; names it.
+    """
+    for implementation in reversed(getattr(manager.hook, hook).get_hookimpls()):
+        name = implementation.plugin_name
+        arguments = {**given, "settings": dict(settings.get(name, {}))}
+        try:
+            answer = implementation.function(*(arguments[argument] for argument in implementation.argnames))
+        except AxeError:
+            raise
+        except Exception as error:
+            message = f"{hook} of the plugin {name} failed: {type(error).__name__}: {error}"
+            raise PluginError(message) from error
+        if answer is not None:
+            return answer
+    return None
 
 
 def refuse_slips(plugin: Any) -> None:

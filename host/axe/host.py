@@ -1,7 +1,7 @@
 """The host: finds processors, starts workers, restarts those that die, and ends in order.
 
-It imports no processor and holds no consumer; ``axe.plugins`` packages with a ``services`` hook are the
-exception, by design.
+It imports no processor and holds no consumer; ``axe.plugins`` packages with a ``services`` or an
+``open_store`` hook are the exception, by design.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import msgspec
 from . import assembly
 from .config import Config, tls_warnings
 from .discovery import Found, FoundStatus, discover
-from .errors import ConfigError
+from .errors import AxeError, ConfigError
 from .log import get_logger
 from .worker import work
 
@@ -272,7 +272,7 @@ class Host:
             row |= {"position": None, "end": None, "lag": None}
             try:
                 row["database"] = self._places.store(name).location
-            except ConfigError:
+            except AxeError:
                 row["database"] = None
             self._rows[name] = row
         return self._rows[name]

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 # Names, topics and reasons are chosen by others: none of them may write to the terminal as it likes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDE = 10_000
-_BUILT_IN = ("kafka", "file", "memory")
 
 
 class Unread(Exception):
@@ -60,6 +59,8 @@ class Session:
         """Where the databases are."""
         from ..assembly import Places
 
+        # A URL that is not built in brings the code of a plugin into this process.
+        self.guard_stdout()
         return Places(self.config)
 
     @cached_property
@@ -141,20 +142,10 @@ class Session:
     def source(self) -> Source:
         """The source, opened once for the whole command."""
         if self._source is None:
-            self._source = self._opened_source()
+            from ..assembly import source
+
+            self._source = source(self.config, "cli", self.places)
         return self._source
-
-    def _opened_source(self) -> Source:
-        from .. import assembly
-
-        if self.config.source.partition(":")[0] not in _BUILT_IN:
-            for name, plugin in assembly.load_plugins(self.config, self.discovered.plugins, "cli"):
-                opener = getattr(plugin, "open_source", None)
-                settings = self.config.plugins.get(name, {})
-                opened: Source | None = None if opener is None else opener(self.config.source, settings)
-                if opened is not None:
-                    return opened
-        return assembly.source(self.config, "cli", self.places)
 
     def reachable_source(self) -> Source | None:
         """Return the source, or None with a word on stderr where it cannot be reached now.
