@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
@@ -94,13 +93,13 @@ class Session:
         Raises:
             ConfigError: there is no such processor; names the nearest that there is.
         """
+        from ..config import did_you_mean
+
         known, asked = self.known(), list(dict.fromkeys(names))
         for name in asked:
             if name not in known:
-                near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
                 listed = f"known are {', '.join(known)}" if known else "none is installed and none has a database"
-                advice = f"did you mean {near[0]}?" if near else listed
-                message = f"there is no processor {ascii(name[:100])[1:-1]}; {advice}"
+                message = f"there is no processor {ascii(name[:100])[1:-1]}; {did_you_mean(name, known, listed)}"
                 raise ConfigError(message)
         return asked
 
