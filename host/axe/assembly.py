@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -37,6 +38,31 @@ class Places:
         if isinstance(place, PluginPlace):
             return place.store(processor)
         return SqlStore(place.database(processor), processor)
+
+    @contextmanager
+    def opened(self, processor: str, *, create: bool, version: int = 1) -> Iterator[Store | None]:
+        """Open a store for a ``with`` block; None where the processor never had one, and none is to be made.
+
+        Raises:
+            StoreMissing: it had one, and it is gone.
+        """
+        store = self.store(processor)
+        try:
+            try:
+                store.open(version=version, create=create)
+            except StoreMissing:
+                if create or processor in self.of(processor).processors():
+                    raise
+                yield None
+                return
+            yield store
+        except Exception as error:
+            trouble = store.trouble(error)
+            if trouble is None:
+                raise
+            raise trouble from error
+        finally:
+            store.close()
 
     def processors(self) -> list[str]:
         """List every processor that has, or had, a database in any of these places."""

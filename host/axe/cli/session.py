@@ -6,13 +6,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, SourceUnavailable, StoreMissing
+from ..errors import ConfigError, SourceUnavailable
 
 if TYPE_CHECKING:
     from ..assembly import Places
@@ -112,30 +112,9 @@ class Session:
 
     # --- what is opened
 
-    @contextmanager
-    def store(self, name: str, *, create: bool = False, version: int = 1) -> Iterator[Store | None]:
-        """Open a store for a ``with`` block; None where the processor never had one.
-
-        Raises:
-            StoreMissing: it had one, and it is gone.
-        """
-        store = self.places.store(name)
-        try:
-            try:
-                store.open(version=version, create=create)
-            except StoreMissing:
-                if create or name in self.with_database():
-                    raise
-                yield None
-                return
-            yield store
-        except Exception as error:
-            trouble = store.trouble(error)
-            if trouble is None:
-                raise
-            raise trouble from error
-        finally:
-            store.close()
+    def store(self, name: str, *, create: bool = False, version: int = 1) -> AbstractContextManager[Store | None]:
+        """Open a store for a ``with`` block; see ``Places.opened``."""
+        return self.places.opened(name, create=create, version=version)
 
     @property
     def source(self) -> Source:
