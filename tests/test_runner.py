@@ -130,6 +130,16 @@ class Keeping:
         self.sick(event, state)
 
 
+class KeepingOne(Keeping):
+    """Has a row, too, that an event can collide with."""
+
+    @axe.hookimpl
+    def on_start(self, state: State) -> None:
+        super().on_start(state)
+        state.cursor.execute("CREATE TABLE IF NOT EXISTS one (n integer UNIQUE)")
+        state.cursor.execute("INSERT OR IGNORE INTO one VALUES (1)")
+
+
 def at(*offsets: int, error: type[Exception] = RuntimeError) -> Callable[[Event, State], None]:
     def sick(event: Event, state: State) -> None:
         if event.offset in offsets:
@@ -463,18 +473,11 @@ def test_a_handler_that_swallows_a_database_error_loses_no_event(site: Site, sta
             with contextlib.suppress(Exception):
                 state.cursor.execute(statement)
 
-    class Starting(Keeping):
-        @axe.hookimpl
-        def on_start(self, state: State) -> None:
-            super().on_start(state)
-            state.cursor.execute("CREATE TABLE IF NOT EXISTS one (n integer UNIQUE)")
-            state.cursor.execute("INSERT OR IGNORE INTO one VALUES (1)")
-
     site.settings["on_failure"] = "reject"
     for n in range(10):
         site.log.append(site.topic, n)
 
-    site.run(Starting(sick))
+    site.run(KeepingOne(sick))
 
     rejected = [offset for offset, _ in site.dead_letters]
     assert rejected in ([], [5])
@@ -495,17 +498,10 @@ def test_an_event_that_ended_the_transaction_hides_no_failure_before_it(site: Si
         if event.offset == 3 and calls[3] == 3:
             raise RuntimeError("the third time only")
 
-    class Starting(Keeping):
-        @axe.hookimpl
-        def on_start(self, state: State) -> None:
-            super().on_start(state)
-            state.cursor.execute("CREATE TABLE IF NOT EXISTS one (n integer UNIQUE)")
-            state.cursor.execute("INSERT OR IGNORE INTO one VALUES (1)")
-
     for n in range(10):
         site.log.append(site.topic, n)
 
-    site.run(Starting(sick))
+    site.run(KeepingOne(sick))
 
     assert (site.seen, site.offset, site.dead_letters) == (list(range(10)), 10, [])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import Any, Self
 
 from . import assembly, operations
 from .config import Config, load
-from .errors import ConfigError, StoreMissing
+from .errors import ConfigError
 from .event import Failure, Rejection, TopicPartition
 from .hooks import hookimpl
 from .processor import Processor
@@ -210,25 +211,6 @@ class _Topics:
         return TopicHandle(readers)
 
 
-class _Opened:
-    """A store for the length of a ``with`` block; None where there is none and none is to be made."""
-
-    def __init__(self, store: Store, processor: Processor, *, create: bool) -> None:
-        self._store, self._processor, self._create = store, processor, create
-
-    def __enter__(self) -> Store | None:
-        try:
-            self._store.open(version=self._processor.version, create=self._create)
-        except StoreMissing:
-            if self._create:
-                raise
-            return None
-        return self._store
-
-    def __exit__(self, *_: object) -> None:
-        self._store.close()
-
-
 class App:
     """Runs what was added to it, and with ``discover=True`` what is installed, in threads of this process.
 
@@ -335,9 +317,9 @@ class App:
 
     # --- for the handles
 
-    def opened(self, processor: Processor, *, create: bool) -> _Opened:
-        """Open a processor's store for a ``with`` block."""
-        return _Opened(self._place.store(processor.name), processor, create=create)
+    def opened(self, processor: Processor, *, create: bool) -> AbstractContextManager[Store | None]:
+        """Open a processor's store for a ``with`` block; see ``Places.opened``."""
+        return self._place.opened(processor.name, create=create, version=processor.version)
 
     def source(self, processor: Processor) -> Source:
         """Open a source of the processor's own."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
-from .config import Config
+from .config import NAME, Config, masked_url
 from .discovery import Found, FoundStatus, discover, instantiate, load
-from .errors import PluginError
+from .errors import PluginError, StoreError, StoreMissing
+from .hooks import first_answer, new_plugin_manager, register
 from .log import get_logger
 from .processor import Processor
-from .sources import Source, open_source
-from .store import Place, Store, open_place
+from .sources import BUILT_IN, Source, open_source
+from .store import Place, SqlStore, Store, is_built_in, open_place, unknown_kind
 
 
 class Places:
@@ -19,19 +23,46 @@ class Places:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._open: dict[str, Place] = {}
+        self._open: dict[str, Place | PluginPlace] = {}
 
-    def of(self, processor: str | None = None) -> Place:
+    def of(self, processor: str | None = None) -> Place | PluginPlace:
         """Return the place of a processor, or the common one."""
-        own = None if processor is None else self._config.processor(processor).state
-        url = own or self._config.state
+        url = self._config.state if processor is None else _state_of(processor, self._config)
         if url not in self._open:
-            self._open[url] = open_place(url, self._config.base)
+            self._open[url] = open_place(url, self._config.base) if is_built_in(url) else PluginPlace(url, self._config)
         return self._open[url]
 
     def store(self, processor: str) -> Store:
         """Name the store of a processor; nothing is opened yet."""
-        return Store(self.of(processor).database(processor), processor)
+        place = self.of(processor)
+        if isinstance(place, PluginPlace):
+            return place.store(processor)
+        return SqlStore(place.database(processor), processor)
+
+    @contextmanager
+    def opened(self, processor: str, *, create: bool, version: int = 1) -> Iterator[Store | None]:
+        """Open a store for a ``with`` block; None where the processor never had one, and none is to be made.
+
+        Raises:
+            StoreMissing: it had one, and it is gone.
+        """
+        store = self.store(processor)
+        try:
+            try:
+                store.open(version=version, create=create)
+            except StoreMissing:
+                if create or processor in self.of(processor).processors():
+                    raise
+                yield None
+                return
+            yield store
+        except Exception as error:
+            trouble = store.trouble(error)
+            if trouble is None:
+                raise
+            raise trouble from error
+        finally:
+            store.close()
 
     def processors(self) -> list[str]:
         """List every processor that has, or had, a database in any of these places."""
@@ -42,15 +73,100 @@ class Places:
         return sorted(found)
 
 
+class PluginPlace:
+    """The place of a URL that is not built in: whatever an ``open_store`` hook makes of it."""
+
+    host_is_alone = False
+    """Nobody can tell, so rows of other workers are left alone."""
+
+    def __init__(self, url: str, config: Config) -> None:
+        self._url = url
+        self._config = config
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL's path, as for a folder or a database of axe's own, else its scheme."""
+        path = re.sub(r"\A[^:]*:(//[^/?#]*)?|[?#].*", "", masked_url(self._url), flags=re.DOTALL)
+        return path.rstrip("/").rpartition("/")[2] or self._url.partition(":")[0]
+
+    def prepare(self) -> None:
+        """Ask for one store, so that a URL that nobody knows is said before anything runs.
+
+        Raises:
+            ConfigError: nobody knows it.
+        """
+        for name in self._candidates[:1]:
+            self.store(name)
+
+    def processors(self) -> list[str]:
+        """List the processors that have a store here, of those that are installed or configured."""
+        return [name for name in self._candidates if self._has(name)]
+
+    def store(self, processor: str) -> Store:
+        """Name the store of a processor; nothing is opened yet.
+
+        Raises:
+            ConfigError: no plugin knows the URL.
+        """
+        found: Store | None = first_answer(
+            self._hooks, "open_store", self._config.plugins, url=self._url, processor=processor
+        )
+        if found is None:
+            raise unknown_kind(self._url)
+        return found
+
+    def host_lock(self) -> None:
+        """Take none: who may write is for the store to tell, by owner and epoch."""
+
+    @cached_property
+    def _hooks(self) -> Any:
+        return _hooks_of_host(self._config, "open_store")
+
+    @cached_property
+    def _candidates(self) -> list[str]:
+        names = {found.name for found in discover(self._config).processors} | set(self._config.processors)
+        # An impossible name goes to no hook: it may well be a path.
+        return sorted(name for name in names if NAME.match(name) and _state_of(name, self._config) == self._url)
+
+    def _has(self, processor: str) -> bool:
+        store = self.store(processor)
+        try:
+            store.open(create=False)
+        except StoreMissing:
+            return False
+        except StoreError:
+            # There is one, or nobody can tell: whoever opens it hears what is wrong.
+            return True
+        finally:
+            store.close()
+        return True
+
+
+def _state_of(processor: str, config: Config) -> str:
+    return config.processor(processor).state or config.state
+
+
+def _hooks_of_host(config: Config, hook: str) -> Any:
+    """Gather the installed plugins that have a hook; the others are imported, and not made."""
+    manager = new_plugin_manager()
+    for name, plugin in load_plugins(config, discover(config).plugins, "", having=hook):
+        try:
+            register(manager, plugin, name)
+        except PluginError as error:
+            message = f"plugin {name} is broken: {error}"
+            raise PluginError(message) from error
+    return manager
+
+
 def source(config: Config, name: str, places: Places, processor: Processor | None = None) -> Source:
     """Open a source for a processor, by a plugin's hook or one of the built-in ones."""
+    opened: Source | None = None
     if processor is not None:
-        for plugin_name, plugin in processor.hooks.list_name_plugin():
-            opener = getattr(plugin, "open_source", None)
-            settings = config.plugins.get(plugin_name, {})
-            opened: Source | None = None if opener is None else opener(config.source, settings)
-            if opened is not None:
-                return opened
+        opened = first_answer(processor.hooks, "open_source", config.plugins, url=config.source)
+    if opened is None and config.source.partition(":")[0] not in BUILT_IN:
+        opened = first_answer(_hooks_of_host(config, "open_source"), "open_source", config.plugins, url=config.source)
+    if opened is not None:
+        return opened
     group = config.processor(name).group or f"axe.{places.of(name).name}.{name}"
     return open_source(config.source, group=group, properties=config.kafka, client_id=f"axe-{name}", base=config.base)
 
@@ -78,15 +194,22 @@ def bind(  # noqa: PLR0913 # the parts of a processor, most of them optional
     )
 
 
-def load_plugins(config: Config, found: Iterable[Found], processor: str) -> list[tuple[str, Any]]:
-    """Make the ``axe.plugins`` packages that a processor uses, leaving out broken ones with a word."""
+def load_plugins(
+    config: Config, found: Iterable[Found], processor: str, *, having: str | None = None
+) -> list[tuple[str, Any]]:
+    """Make the ``axe.plugins`` packages that a processor uses, leaving out broken ones with a word.
+
+    With ``having`` only those that have a hook of that name.
+    """
     picked = config.processor(processor).plugins
     made = []
     for entry in found:
         if entry.status is not FoundStatus.FOUND or (picked is not None and entry.name not in picked):
             continue
         try:
-            made.append((entry.name, instantiate(load(entry), config.plugins.get(entry.name, {}))))
+            loaded = load(entry)
+            if having is None or hasattr(loaded, having):
+                made.append((entry.name, instantiate(loaded, config.plugins.get(entry.name, {}))))
         except PluginError as error:
             get_logger().error("plugin is broken", plugin=entry.name, reason=str(error))
     return made

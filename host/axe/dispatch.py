@@ -16,7 +16,7 @@ from .hooks import Decoder
 from .processor import Processor
 
 if TYPE_CHECKING:
-    from .store.state import State
+    from .store.protocol import HandlerState
 
 
 class Refused(NamedTuple):
@@ -78,7 +78,7 @@ class Dispatcher:
             return Failed(event.record, error)
         return None
 
-    def handle_all(self, events: Iterable[Event], state: State) -> Iterator[Outcome]:
+    def handle_all(self, events: Iterable[Event], state: HandlerState) -> Iterator[Outcome]:
         """Run the handler on events in order, ending each in the state; yield what did not go well.
 
         One ``try`` around the loop, entered anew after each exception, costs a healthy event nothing.

@@ -171,6 +171,10 @@ class Rejection(msgspec.Struct, frozen=True):
     error: str | None = None
     attempts: int = 1
 
+    def where(self, *, payload_bytes: int | None = None) -> dict[str, Any]:
+        """Say where it happened: processor, attempts, topic, partition and offset; see ``Failure.where``."""
+        return _where(self.processor, self.record, payload_bytes, attempts=self.attempts)
+
 
 class Failure(msgspec.Struct, frozen=True):
     """An exception that was no rejection, and what was decided about it.
@@ -184,6 +188,16 @@ class Failure(msgspec.Struct, frozen=True):
     exception: BaseException
     attempt: int
     decision: Decision
+
+    def where(self, *, payload_bytes: int | None = None) -> dict[str, Any]:
+        """Say where it happened, in a plain dict that a report may send as it is.
+
+        ``processor``, ``attempt`` and ``decision``, and where there is a record its ``topic``, ``partition``
+        and ``offset``. With ``payload_bytes`` also ``record``: its ``key``, ``value`` and ``headers`` as text,
+        each cut after so many bytes. Ask for that only where the settings of a reporter do.
+        """
+        decision = self.decision.value
+        return _where(self.processor, self.record, payload_bytes, attempt=self.attempt, decision=decision)
 
 
 class CommitReport(msgspec.Struct, frozen=True):
@@ -206,3 +220,20 @@ class Reject(Exception):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = str(reason)
+
+
+def _where(processor: str, record: Record | None, payload_bytes: int | None, **more: Any) -> dict[str, Any]:
+    where: dict[str, Any] = {"processor": processor, **more}
+    if record is not None:
+        where |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        if payload_bytes is not None:
+            where["record"] = _payload(record, payload_bytes)
+    return where
+
+
+def _payload(record: Record, limit: int) -> dict[str, Any]:
+    def text(raw: bytes | None) -> str | None:
+        return None if raw is None else raw[:limit].decode(errors="backslashreplace")
+
+    headers = [f"{name}: {text(value)}" for name, value in record.headers]
+    return {"key": text(record.key), "value": text(record.value), "headers": headers}

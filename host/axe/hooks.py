@@ -7,19 +7,24 @@ A processor's own object implements hooks of the first four groups for itself. A
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from .errors import AxeError, PluginError
 from .event import CommitReport, Decision, Event, Failure, Record, Rejection
 
 if TYPE_CHECKING:
     from .sources import Source
-    from .store import Store
+    from .store.protocol import Store
     from .store.state import State
 
 PROJECT = "axe"
+MARK = f"{PROJECT}_impl"
+"""The attribute that ``hookimpl`` leaves on a function."""
+
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 
@@ -110,14 +115,20 @@ class HostHooks:
 
     @hookspec(firstresult=True)
     def open_source(self, url: str, settings: dict[str, Any]) -> Source | None:
-        """Open the source that a URL names, or return None for a URL that is not yours.
+        """Name the source of a URL, or return None for a URL that is not yours.
 
         Asked once by each worker for each processor. ``settings`` is the package's own table.
+        An exception makes the processor broken.
         """
 
     @hookspec(firstresult=True)
     def open_store(self, url: str, processor: str, settings: dict[str, Any]) -> Store | None:
-        """Open the store of a processor, or return None for a URL that is not yours."""
+        """Name the store of a processor at a ``state`` URL, or return None for a URL that is not yours.
+
+        Asked wherever a store is needed, for URLs that are not built in: by each worker, by the host, and by
+        the commands that look at stores, in their own process. Return a new object each time, which connects
+        in its ``open``. ``settings`` is the package's own table. An exception makes the processor broken.
+        """
 
     @hookspec
     def commands(self, cli: Any) -> None:
@@ -142,3 +153,66 @@ def new_plugin_manager() -> pluggy.PluginManager:
     manager.add_hookspecs(ProcessorHooks)
     manager.add_hookspecs(HostHooks)
     return manager
+
+
+def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
+    """Add the hooks of a plugin.
+
+    Raises:
+        PluginError: one of them would never be called as it stands; says what is wrong.
+    """
+    refuse_slips(plugin)
+    try:
+        manager.register(plugin, name=name)
+        manager.check_pending()
+    except (pluggy.PluginValidationError, ValueError) as error:
+        raise PluginError(" ".join(str(error).split())) from error
+
+
+def first_answer(manager: pluggy.PluginManager, hook: str, settings: Mapping[str, Any], **given: Any) -> Any:
+    """Ask the implementations of a hook of the host in turn, each with the table that ``settings`` has for it.
+
+    Raises:
+        PluginError: one of them raised; names it.
+    """
+    for implementation in reversed(getattr(manager.hook, hook).get_hookimpls()):
+        name = implementation.plugin_name
+        arguments = {**given, "settings": dict(settings.get(name, {}))}
+        try:
+            answer = implementation.function(*(arguments[argument] for argument in implementation.argnames))
+        except AxeError:
+            raise
+        except Exception as error:
+            message = f"{hook} of the plugin {name} failed: {type(error).__name__}: {error}"
+            raise PluginError(message) from error
+        if answer is not None:
+            return answer
+    return None
+
+
+def refuse_slips(plugin: Any) -> None:
+    """Refuse by name what pluggy would pass over in silence.
+
+    Raises:
+        PluginError: the object is a class, or a hook of its is not marked or ``async def``.
+    """
+    if inspect.isclass(plugin):
+        message = f"{plugin.__name__} is a class, not an instance of it"
+        raise PluginError(message)
+    for name in dir(plugin):
+        if name.startswith("__"):
+            continue
+        try:
+            member = inspect.getattr_static(plugin, name)
+        except AttributeError:
+            continue
+        function = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+        if not inspect.isfunction(function):
+            continue
+        marked = hasattr(function, MARK)
+        if name in HOOK_NAMES and not marked:
+            message = f"its {name} is not marked with @axe.hookimpl, so it would never be called"
+            raise PluginError(message)
+        if marked and inspect.iscoroutinefunction(function):
+            message = f"its {name} is `async def`; hooks are plain functions: write `def`"
+            raise PluginError(message)

@@ -1,12 +1,11 @@
 """The host: finds processors, starts workers, restarts those that die, and ends in order.
 
-It imports no processor and holds no consumer; ``axe.plugins`` packages with a ``services`` hook are the
-exception, by design.
+It imports no processor and holds no consumer; ``axe.plugins`` packages with a ``services`` or an
+``open_store`` hook are the exception, by design.
 """
 
 from __future__ import annotations
 
-import difflib
 import multiprocessing
 import os
 import signal
@@ -19,9 +18,9 @@ from typing import Any
 import msgspec
 
 from . import assembly
-from .config import Config, tls_warnings
+from .config import Config, did_you_mean, tls_warnings
 from .discovery import Found, FoundStatus, discover
-from .errors import ConfigError
+from .errors import AxeError, ConfigError
 from .log import get_logger
 from .worker import work
 
@@ -84,9 +83,8 @@ class Host:
         names = [one.name for one in found]
         for name in only or ():
             if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"; did you mean {near[0]}?" if near else f"; installed are {', '.join(sorted(set(names)))}"
-                message = f"no processor {name} is installed{hint}"
+                advice = did_you_mean(name, names, f"installed are {', '.join(sorted(set(names)))}")
+                message = f"no processor {name} is installed; {advice}"
                 raise ConfigError(message)
         ready = []
         for one in found:
@@ -272,7 +270,7 @@ class Host:
             row |= {"position": None, "end": None, "lag": None}
             try:
                 row["database"] = self._places.store(name).location
-            except ConfigError:
+            except AxeError:
                 row["database"] = None
             self._rows[name] = row
         return self._rows[name]

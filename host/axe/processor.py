@@ -8,11 +8,9 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import pluggy
-
 from .errors import PluginError
 from .event import Event
-from .hooks import HOOK_NAMES, PROJECT, hookimpl, new_plugin_manager
+from .hooks import MARK, hookimpl, new_plugin_manager, refuse_slips, register
 
 NAME_FORM = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -61,17 +59,9 @@ class Processor:
         self.types = _subscriptions(getattr(handler, "topics", None) if topics is None else topics)
         self.hooks = new_plugin_manager()
         for plugin_name, plugin in plugins:
-            self._register(plugin, plugin_name)
-        self._register(_with_hooks(handler), name)
+            register(self.hooks, plugin, plugin_name)
+        register(self.hooks, _with_hooks(handler), name)
         self.on_event, self.on_batch = self._handlers()
-
-    def _register(self, plugin: Any, name: str) -> None:
-        _refuse_slips(plugin)
-        try:
-            self.hooks.register(plugin, name=name)
-            self.hooks.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            raise PluginError(" ".join(str(error).split())) from error
 
     def _handlers(self) -> tuple[Callable[[Event, Any], None] | None, Callable[[list[Event], Any], None] | None]:
         one, many = self.hooks.hook.on_event, self.hooks.hook.on_batch
@@ -106,11 +96,10 @@ def _direct(hook: Any, first: str) -> Callable[[Any, Any], None]:
 
 def _with_hooks(handler: Any) -> Any:
     """Return an object with hooks for whatever a handler may be."""
-    marker = PROJECT + "_impl"
     # A marked method of another name counts too: registration refuses it by name.
-    if any(hasattr(inspect.getattr_static(handler, name, None), marker) for name in dir(handler)):
+    if any(hasattr(inspect.getattr_static(handler, name, None), MARK) for name in dir(handler)):
         return handler
-    _refuse_slips(handler)
+    refuse_slips(handler)
     if not callable(handler):
         message = "it has no handler: give it an on_event(event, state) marked with @axe.hookimpl"
         raise PluginError(message)
@@ -147,31 +136,6 @@ class _CallableWithState:
     def on_event(self, event: Event, state: Any) -> None:
         """Call the handler."""
         self.handler(event, state)
-
-
-def _refuse_slips(plugin: Any) -> None:
-    """Refuse by name what pluggy would pass over in silence."""
-    if inspect.isclass(plugin):
-        message = f"{plugin.__name__} is a class, not an instance of it"
-        raise PluginError(message)
-    marker = PROJECT + "_impl"
-    for name in dir(plugin):
-        if name.startswith("__"):
-            continue
-        try:
-            member = inspect.getattr_static(plugin, name)
-        except AttributeError:
-            continue
-        function = member.__func__ if isinstance(member, staticmethod | classmethod) else member
-        if not inspect.isfunction(function):
-            continue
-        marked = hasattr(function, marker)
-        if name in HOOK_NAMES and not marked:
-            message = f"its {name} is not marked with @axe.hookimpl, so it would never be called"
-            raise PluginError(message)
-        if marked and inspect.iscoroutinefunction(function):
-            message = f"its {name} is `async def`; hooks are plain functions: write `def`"
-            raise PluginError(message)
 
 
 def _version(source: Any) -> int:

@@ -38,8 +38,7 @@ from .failpoints import failpoint
 from .log import get_logger
 from .processor import Processor, Status
 from .sources import Bounds, Source
-from .store import Control, Move, Store, StoredPosition, Transaction
-from .store.state import State
+from .store import Control, HandlerState, Move, Store, StoredPosition, Transaction
 from .store.tables import timestamp_of_ms
 
 _POLL_S = 0.25
@@ -461,7 +460,7 @@ class Runner:
                 raise _Spoiled
         return refused, None
 
-    def _flush(self, state: State) -> None:
+    def _flush(self, state: HandlerState) -> None:
         try:
             state.end_event()
         except Exception as error:

@@ -49,8 +49,8 @@ class Project:
                 info.mkdir(exist_ok=True)
                 (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0\n")
 
-    def configure(self, more: str = "", *, source: str = "file:data") -> None:
-        (self.folder / "axe.toml").write_text(f'source = "{source}"\nstate = "sqlite:state"\n{textwrap.dedent(more)}')
+    def configure(self, more: str = "", *, source: str = "file:data", state: str = "sqlite:state") -> None:
+        (self.folder / "axe.toml").write_text(f'source = "{source}"\nstate = "{state}"\n{textwrap.dedent(more)}')
 
     def install(
         self, name: str, code: str = COUNTER, *, attribute: str = ":Counter", group: str = "axe.processors"

@@ -91,12 +91,13 @@ def test_the_handler_of_the_readme_counts_what_the_readme_says(tmp_path: Path, m
     assert Path("state/visit-counter.db").exists()
 
 
-def test_the_test_of_the_how_to_page_passes(tmp_path: Path) -> None:
-    kit, alone, files = (block for block in blocks("python") if block.page.name == "test-a-processor.md")
+def test_the_tests_of_the_how_to_page_pass(tmp_path: Path) -> None:
+    kit, alone, files, reporter = (block for block in blocks("python") if block.page.name == "test-a-processor.md")
 
     _namespace(kit)["test_a_study_is_counted"]()
     _namespace(alone)["test_a_handler_by_itself"]()
     _namespace(files)["test_studies_are_counted_by_phase"](tmp_path)
+    _namespace(reporter)["test_a_page_says_where_and_nothing_of_the_payload"]()
 
 
 def test_the_tutorial_stops_at_the_event_that_it_says(tmp_path: Path) -> None:

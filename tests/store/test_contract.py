@@ -30,10 +30,10 @@ from axe.errors import (
     StoreUnavailable,
     TransactionEnded,
 )
-from axe.store import Move, Place, Store, Transaction, open_place
+from axe.store import Move, Place, Transaction, open_place
 from axe.store import sqlite as sqlite_module
 from axe.store.postgresql import schema_name
-from axe.store.sql import headers_from_json
+from axe.store.sql import Store, headers_from_json
 from axe.store.state import State
 
 STUDIES = TopicPartition("studies", 0)
@@ -648,8 +648,8 @@ def test_a_second_writer_waits_for_the_first(kind: Kind) -> None:
 HOLDER = """
 import sys
 from pathlib import Path
-from axe.store import Store, open_place
-store = Store(open_place("sqlite:state", Path(sys.argv[2])).database(sys.argv[1]), sys.argv[1])
+from axe.store import SqlStore, open_place
+store = SqlStore(open_place("sqlite:state", Path(sys.argv[2])).database(sys.argv[1]), sys.argv[1])
 store.open()
 transaction = store.begin()
 print("held", flush=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
@@ -53,15 +52,14 @@ def check(ctx: typer.Context) -> int:
 
 
 def _configuration(session: Session) -> list[Finding]:
-    from ..config import tls_warnings
+    from ..config import did_you_mean, tls_warnings
 
     findings = [Finding("configuration", _OK, str(session.config.path))]
     findings += [Finding("configuration", _NOTE, said) for said in tls_warnings(session.config.kafka)]
     installed = session.installed()
     for name in session.config.processors:
         if name not in installed:
-            near = difflib.get_close_matches(name, installed, n=1)
-            advice = f"did you mean {near[0]}?" if near else "install it, or take the table out"
+            advice = did_you_mean(name, installed, "install it, or take the table out")
             findings.append(Finding(f"[processors.{name}]", _NOTE, f"no such processor is installed; {advice}"))
     return findings
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, SourceUnavailable, StoreMissing
+from ..errors import ConfigError, SourceUnavailable
 
 if TYPE_CHECKING:
     from ..assembly import Places
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 # Names, topics and reasons are chosen by others: none of them may write to the terminal as it likes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDE = 10_000
-_BUILT_IN = ("kafka", "file", "memory")
 
 
 class Unread(Exception):
@@ -60,6 +58,8 @@ class Session:
         """Where the databases are."""
         from ..assembly import Places
 
+        # A URL that is not built in brings the code of a plugin into this process.
+        self.guard_stdout()
         return Places(self.config)
 
     @cached_property
@@ -93,13 +93,13 @@ class Session:
         Raises:
             ConfigError: there is no such processor; names the nearest that there is.
         """
+        from ..config import did_you_mean
+
         known, asked = self.known(), list(dict.fromkeys(names))
         for name in asked:
             if name not in known:
-                near = difflib.get_close_matches(name[:100], known, n=1, cutoff=0.5)
                 listed = f"known are {', '.join(known)}" if known else "none is installed and none has a database"
-                advice = f"did you mean {near[0]}?" if near else listed
-                message = f"there is no processor {ascii(name[:100])[1:-1]}; {advice}"
+                message = f"there is no processor {ascii(name[:100])[1:-1]}; {did_you_mean(name, known, listed)}"
                 raise ConfigError(message)
         return asked
 
@@ -112,49 +112,18 @@ class Session:
 
     # --- what is opened
 
-    @contextmanager
-    def store(self, name: str, *, create: bool = False, version: int = 1) -> Iterator[Store | None]:
-        """Open a store for a ``with`` block; None where the processor never had one.
-
-        Raises:
-            StoreMissing: it had one, and it is gone.
-        """
-        store = self.places.store(name)
-        try:
-            try:
-                store.open(version=version, create=create)
-            except StoreMissing:
-                if create or name in self.with_database():
-                    raise
-                yield None
-                return
-            yield store
-        except Exception as error:
-            trouble = store.trouble(error)
-            if trouble is None:
-                raise
-            raise trouble from error
-        finally:
-            store.close()
+    def store(self, name: str, *, create: bool = False, version: int = 1) -> AbstractContextManager[Store | None]:
+        """Open a store for a ``with`` block; see ``Places.opened``."""
+        return self.places.opened(name, create=create, version=version)
 
     @property
     def source(self) -> Source:
         """The source, opened once for the whole command."""
         if self._source is None:
-            self._source = self._opened_source()
+            from ..assembly import source
+
+            self._source = source(self.config, "cli", self.places)
         return self._source
-
-    def _opened_source(self) -> Source:
-        from .. import assembly
-
-        if self.config.source.partition(":")[0] not in _BUILT_IN:
-            for name, plugin in assembly.load_plugins(self.config, self.discovered.plugins, "cli"):
-                opener = getattr(plugin, "open_source", None)
-                settings = self.config.plugins.get(name, {})
-                opened: Source | None = None if opener is None else opener(self.config.source, settings)
-                if opened is not None:
-                    return opened
-        return assembly.source(self.config, "cli", self.places)
 
     def reachable_source(self) -> Source | None:
         """Return the source, or None with a word on stderr where it cannot be reached now.

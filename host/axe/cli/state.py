@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from typing import Annotated
 
@@ -21,14 +20,15 @@ def state(
 
     With --json: an object of all values, or the value of KEY alone.
     """
+    from ..config import did_you_mean
+
     session: Session = ctx.obj
     (name,) = session.require_known([name])
     with session.store(name) as store:
         values = {} if store is None else store.values(key)
         if key is not None and key not in values:
             there = [] if store is None else list(store.values())
-            near = difflib.get_close_matches(key, there, n=1)
-            advice = f"did you mean {near[0]}?" if near else f"`axe state {name}` lists what it has"
+            advice = did_you_mean(key, there, f"`axe state {name}` lists what it has")
             message = f"{name} has no value {key}; {advice}"
             raise AxeError(message)
     rows = [(found, json.dumps(value, ensure_ascii=False)) for found, value in values.items()]

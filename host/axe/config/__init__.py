@@ -16,6 +16,7 @@ from .model import (
     TopicConfig,
     parse_start,
 )
+from .wording import did_you_mean
 
 __all__ = [
     "NAME",
@@ -25,6 +26,7 @@ __all__ = [
     "LogConfig",
     "ProcessorConfig",
     "TopicConfig",
+    "did_you_mean",
     "load",
     "looks_secret",
     "masked_url",

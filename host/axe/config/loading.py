@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
 import re
@@ -17,7 +16,7 @@ import msgspec
 from ..errors import ConfigError
 from .masking import looks_secret, passwords_of
 from .model import NAME, BatchConfig, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
-from .wording import described, join, join_steps, kind_of, member
+from .wording import described, did_you_mean, join, join_steps, kind_of, member
 
 _PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,200}\Z")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,200}[A-Za-z0-9])?\Z")
@@ -326,8 +325,7 @@ class _Loader:
     def refuse_unknown_keys(self, path: str, table: Mapping[str, Any], known: tuple[str, ...] | list[str]) -> None:
         for key in self.table(path, table):
             if key not in known:
-                near = difflib.get_close_matches(key[:100], known, n=1, cutoff=0.5)
-                advice = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                advice = did_you_mean(key, known, f"known are {', '.join(known)}")
                 raise self.error(join(path, key), f"unknown setting; {advice}")
 
 

@@ -1,9 +1,10 @@
-"""Words for what is wrong with a setting: what was expected and what stands there, never its value."""
+"""Words for what is wrong with a setting or a name: what was expected and what stands there, never its value."""
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, time
 from typing import Any
 
@@ -13,6 +14,7 @@ from .model import SECONDS_OF_30_YEARS
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
 _LONGEST_KEY = 60
+_LONGEST_WORD = 100  # the search is quadratic in it
 _KINDS: tuple[tuple[Any, str], ...] = (
     (type(None), "nothing"),
     (bool, "true or false"),  # before int, which it is one of
@@ -22,6 +24,12 @@ _KINDS: tuple[tuple[Any, str], ...] = (
     (Mapping, "a table"),
     ((date, time), "a date or time"),
 )
+
+
+def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
+    """Advise the nearest of the known words, else what is said otherwise."""
+    near = difflib.get_close_matches(word[:_LONGEST_WORD], list(known), n=1, cutoff=0.5)
+    return f"did you mean {near[0]}?" if near else otherwise
 
 
 def join(path: str, key: str) -> str:

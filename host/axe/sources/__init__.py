@@ -9,6 +9,9 @@ from typing import Any, NamedTuple, Protocol
 from ..errors import ConfigError
 from ..event import Form, TopicPartition
 
+BUILT_IN = ("kafka", "file", "memory")
+"""The schemes that ``open_source`` knows: no plugin need be imported for them."""
+
 
 class Bounds(NamedTuple):
     """The offsets that a partition's log spans: ``begin`` is its first, ``end`` one past its last.

@@ -11,9 +11,22 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 
 from ..errors import ConfigError
 from .database import Database
-from .sql import Control, Move, Store, StoredPosition, Transaction
+from .protocol import Control, HandlerState, Move, Store, StoredPosition, Transaction
+from .sql import Store as SqlStore
 
-__all__ = ["Control", "Move", "Place", "Store", "StoredPosition", "Transaction", "open_place"]
+__all__ = [
+    "Control",
+    "HandlerState",
+    "Move",
+    "Place",
+    "SqlStore",
+    "Store",
+    "StoredPosition",
+    "Transaction",
+    "is_built_in",
+    "open_place",
+    "unknown_kind",
+]
 
 
 class Place(Protocol):
@@ -43,6 +56,20 @@ class Place(Protocol):
 _temporary: list[tempfile.TemporaryDirectory[str]] = []
 
 
+def is_built_in(url: str) -> bool:
+    """Tell whether a ``state`` URL is for ``open_place`` alone; no plugin need be imported for it."""
+    return url.partition(":")[0].partition("+")[0] in ("memory", "sqlite", "postgresql")
+
+
+def unknown_kind(url: str) -> ConfigError:
+    """Say that nobody knows a ``state`` URL; only its scheme is shown, the rest may hold a password."""
+    message = (
+        f'`state` is of the unknown kind "{url.partition(":")[0]}"; known are sqlite:FOLDER, '
+        "postgresql+psycopg://…, memory:, and what an installed plugin's open_store hook knows"
+    )
+    return ConfigError(message)
+
+
 def open_place(url: str, base: Path) -> Place:
     """Name the place of a ``state`` setting; a ``sqlite:`` folder is relative to ``base``.
 
@@ -64,13 +91,15 @@ def open_place(url: str, base: Path) -> Place:
             message = 'state "sqlite:" names no folder; write sqlite:FOLDER'
             raise ConfigError(message)
         return SqliteFolder(base / folder)
+    if not is_built_in(url):
+        raise unknown_kind(url)
     try:
         parsed = make_url(url)
     except ArgumentError as error:
-        message = "`state` is neither sqlite:FOLDER, memory: nor the URL of a database"
+        message = "`state` is no URL of a database; write sqlite:FOLDER, postgresql+psycopg://… or memory:"
         raise ConfigError(message) from error
     if parsed.get_backend_name() != "postgresql":
-        message = f"`state` names {parsed.drivername}; known are sqlite:FOLDER, postgresql+psycopg://…, memory:"
+        message = f"`state` names {parsed.drivername}; write sqlite:FOLDER, postgresql+psycopg://… or memory:"
         raise ConfigError(message)
     from .postgresql import PostgresServer
 

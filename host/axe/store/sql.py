@@ -6,7 +6,7 @@ import base64
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, inspect, select, update
 
@@ -24,37 +24,8 @@ from ..event import Rejection, TopicPartition
 from . import tables
 from .compiled import Compiled
 from .database import Database
+from .protocol import Control, Move, StoredPosition
 from .state import State, StateConnection
-
-
-class StoredPosition(NamedTuple):
-    """A row of ``axe_offsets``."""
-
-    position: int
-    epoch: int
-    owner: str | None
-    topic_id: str | None
-    event_at: str | None
-
-
-class Control(NamedTuple):
-    """What people and workers have set about the processor as a whole."""
-
-    version: int
-    cluster_id: str | None
-    status: str
-    paused: bool
-    pending: str | None
-    last_error: str | None
-
-
-class Move(NamedTuple):
-    """One partition's step from a position to the next, with the time of the last event before it."""
-
-    seen: int
-    epoch: int
-    position: int
-    event_at: str | None
 
 
 class Store:

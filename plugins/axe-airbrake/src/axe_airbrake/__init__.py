@@ -17,7 +17,7 @@ from typing import Any
 
 import pybrake
 
-from axe import ConfigError, Failure, Record, hookimpl
+from axe import ConfigError, Failure, hookimpl
 
 __all__ = ["Airbrake"]
 
@@ -37,7 +37,7 @@ class Airbrake:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         _check(settings)
-        self._payload = bool(settings.get("payload", False))
+        self._payload_bytes = _MAX_PAYLOAD if settings.get("payload") else None
         optional = {name: settings[name] for name in ("host", "environment") if name in settings}
         self._notifier = pybrake.Notifier(
             project_id=settings["project_id"],
@@ -89,9 +89,7 @@ class Airbrake:
         # ``raise … from None`` hides, and does not end on causes that go in a circle.
         notice["errors"] = [_error(exception) for exception in _causes(failure.exception)]
         notice["context"] |= {"component": failure.processor, "severity": "error"}
-        notice["params"] = _place(failure)
-        if self._payload and failure.record is not None:
-            notice["params"]["record"] = _payload(failure.record)
+        notice["params"] = failure.where(payload_bytes=self._payload_bytes)
         return notice
 
 
@@ -112,30 +110,6 @@ def _error(exception: BaseException) -> dict[str, Any]:
         "message": str(exception),
         "backtrace": [{"file": f.filename, "line": f.lineno, "function": f.name} for f in reversed(frames)],
     }
-
-
-def _place(failure: Failure) -> dict[str, Any]:
-    record = failure.record
-    place: dict[str, Any] = {
-        "processor": failure.processor,
-        "attempt": failure.attempt,
-        "decision": failure.decision.value,
-    }
-    if record is not None:
-        place |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    return place
-
-
-def _payload(record: Record) -> dict[str, Any]:
-    return {
-        "key": _text(record.key),
-        "value": _text(record.value),
-        "headers": [f"{name}: {_text(value)}" for name, value in record.headers],
-    }
-
-
-def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw[:_MAX_PAYLOAD].decode(errors="backslashreplace")
 
 
 def _check(settings: Mapping[str, Any]) -> None:

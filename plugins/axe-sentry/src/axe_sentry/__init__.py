@@ -15,7 +15,7 @@ import sentry_sdk
 from sentry_sdk.scope import Scope
 from sentry_sdk.utils import BadDsn, event_from_exception
 
-from axe import ConfigError, Failure, Record, hookimpl
+from axe import ConfigError, Failure, hookimpl
 
 __all__ = ["Sentry"]
 
@@ -35,7 +35,7 @@ class Sentry:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         _check(settings)
-        self._payload = bool(settings.get("payload", False))
+        self._payload_bytes = _MAX_PAYLOAD if settings.get("payload") else None
         try:
             # A client of our own, never bound to a scope: a processor that uses the SDK itself
             # keeps its own client and scopes, and neither sees the other's events. Without
@@ -69,11 +69,10 @@ class Sentry:
             client_options=self._client.options,
             mechanism={"type": "axe", "handled": True},
         )
-        place = _place(failure)
-        event["tags"] = {name: str(value) for name, value in place.items() if name != "attempt"}
-        event["contexts"] = {"axe": place}
-        if self._payload and failure.record is not None:
-            event["extra"] = _payload(failure.record)
+        where = failure.where(payload_bytes=self._payload_bytes)
+        event["extra"] = where.pop("record", {})
+        event["tags"] = {name: str(value) for name, value in where.items() if name != "attempt"}
+        event["contexts"] = {"axe": where}
         # An empty scope: the current one would add what a processor noted for its own reports.
         self._client.capture_event(event, hint, Scope())
 
@@ -81,30 +80,6 @@ class Sentry:
     def on_stop(self) -> None:
         """Give what still waits up to two seconds to leave."""
         self._client.flush(timeout=_FLUSH_S)
-
-
-def _place(failure: Failure) -> dict[str, Any]:
-    record = failure.record
-    place: dict[str, Any] = {
-        "processor": failure.processor,
-        "attempt": failure.attempt,
-        "decision": failure.decision.value,
-    }
-    if record is not None:
-        place |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    return place
-
-
-def _payload(record: Record) -> dict[str, Any]:
-    return {
-        "key": _text(record.key),
-        "value": _text(record.value),
-        "headers": [f"{name}: {_text(value)}" for name, value in record.headers],
-    }
-
-
-def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw[:_MAX_PAYLOAD].decode(errors="backslashreplace")
 
 
 def _check(settings: Mapping[str, Any]) -> None:

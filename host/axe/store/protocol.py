@@ -1,0 +1,257 @@
+"""What axe uses of a store: the protocol of a processor's state and positions, whoever keeps them.
+
+``axe.store.sql`` is the one of axe's own. A package of ``axe.plugins`` whose ``open_store`` hook knows a
+``state`` URL gives another one: its objects need these methods and no base class. This module is the one
+beneath ``axe`` that such a package may import.
+
+Whatever the storage, three promises are what exactly once rests on:
+
+- A ``Transaction`` is all or nothing, and one at a time for a processor: positions, values, dead letters,
+  what the handler did through the state.
+- ``advance`` moves a position by compare-and-set on (position, epoch, owner), and fails otherwise.
+- ``commit`` returns only when what was written outlives the process, and raises when it may not.
+
+Errors are those of ``axe``: StoreUnavailable makes the processor wait and try again, any other StoreError
+ends it with its message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple, Protocol, Self
+
+from ..errors import StoreError
+from ..event import Rejection, TopicPartition
+
+__all__ = ["Control", "HandlerState", "Move", "Store", "StoredPosition", "Transaction"]
+
+
+class StoredPosition(NamedTuple):
+    """A row of ``axe_offsets``."""
+
+    position: int
+    epoch: int
+    owner: str | None
+    topic_id: str | None
+    event_at: str | None
+
+
+class Control(NamedTuple):
+    """What people and workers have set about the processor as a whole."""
+
+    version: int
+    cluster_id: str | None
+    status: str
+    paused: bool
+    pending: str | None
+    last_error: str | None
+
+
+class Move(NamedTuple):
+    """One partition's step from a position to the next, with the time of the last event before it."""
+
+    seen: int
+    epoch: int
+    position: int
+    event_at: str | None
+
+
+class HandlerState(Protocol):
+    """What the host calls on the state that handlers get, which is a ``MutableMapping[str, Any]`` beside.
+
+    Values are what a JSON document can hold. More than that (axe's own has ``connection``, ``session`` and
+    ``cursor``) is between the store and the processors that are written for it.
+    """
+
+    isolated: bool
+    """Set by ``savepoint``: each event is undone alone, if need be."""
+
+    touched: dict[Any, Any]
+    """Not empty once the event at hand changed something; the host empties it after each event."""
+
+    has_session: bool
+    """Whether the event at hand needs ``end_event`` at once; may always be False."""
+
+    def end_event(self) -> None:
+        """Finish what an event has begun; raises what the event is then said to have failed at."""
+
+    def undo_event(self) -> bool:
+        """Take back what the event at hand did, and empty ``touched``.
+
+        False where that cannot be told: then the whole batch is undone and its events run one at a time.
+        """
+
+
+class Transaction(Protocol):
+    """One write transaction, used from one thread; left as a context manager, which undoes what is not committed."""
+
+    @property
+    def state(self) -> HandlerState:
+        """What handlers get; one object for the whole transaction."""
+
+    def plugin_code(self) -> AbstractContextManager[None]:
+        """Guard the transaction while a handler runs: nothing that a handler does may end it."""
+
+    def control(self) -> Control:
+        """Read what people have set, in this transaction."""
+
+    # --- positions
+
+    def take_over(
+        self, starts: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None], owner: str
+    ) -> dict[TopicPartition, StoredPosition]:
+        """Own these partitions from now on, and return their positions; new ones begin at the given starts.
+
+        The epoch goes up by one, so that nothing that an earlier owner has begun can be committed.
+        """
+
+    def advance(self, moves: Mapping[TopicPartition, Move], owner: str) -> None:
+        """Move positions from ``seen`` to ``position``, if they are at ``seen``, of that epoch and this owner.
+
+        May be called again for a partition, which then moves on, or back, from where the first call left it.
+
+        Raises:
+            PositionConflict: one is not; the transaction is given up.
+        """
+
+    def move_by_hand(self, targets: Mapping[TopicPartition, int]) -> tuple[dict[TopicPartition, int | None], bool]:
+        """Set positions whoever owns them, raise their epochs, and forget their topic ids and event times.
+
+        Returns the positions before, None for new ones, and whether every stored partition was among them.
+        """
+
+    # --- what else is written
+
+    def add_dead_letter(self, rejection: Rejection) -> None:
+        """Store a refused event; one of the same topic, partition and offset is updated, its attempts added up."""
+
+    def set_control(self, values: Mapping[str, object]) -> None:
+        """Change some of ``status``, ``paused`` (1 or 0), ``pending``, ``last_error``, ``cluster_id``."""
+
+    def adopted(self, *, version: int, cluster_id: str | None) -> None:
+        """Note that what was pending is done, the status is running, and what the state is built for."""
+
+    def hold(self, *, paused: int, last_error: str) -> None:
+        """Pause the processor, with the error that led to it."""
+
+    def wipe(self) -> None:
+        """Drop the values and whatever else the processor built; dead letters and history stay."""
+
+    def audit(self, who: str, action: str, reason: str | None, before: object, after: object) -> None:
+        """Note what was done by hand; ``before`` and ``after`` are JSON values."""
+
+    # --- one event alone
+
+    def savepoint(self) -> None:
+        """Remember this point; at most one is remembered."""
+
+    def keep_event(self) -> None:
+        """Let the event since the savepoint stand; raises what the event is then said to have failed at."""
+
+    def undo_event(self) -> None:
+        """Undo everything since the savepoint.
+
+        Raises:
+            TransactionEnded: that is not possible any more.
+        """
+
+    # --- the end
+
+    def check_open(self) -> None:
+        """Make sure that this is still the transaction that began.
+
+        Raises:
+            TransactionEnded: it is not.
+        """
+
+    def commit(self) -> None:
+        """Make everything durable, or raise and make nothing durable."""
+
+    def rollback(self) -> None:
+        """Undo everything; nothing to do after the commit."""
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    def __exit__(self, *_: object) -> None:
+        """Undo what is not committed."""
+
+
+class Store(Protocol):
+    """One processor's state and positions. Making one opens nothing: ``axe`` names many that it never opens.
+
+    A worker has one and uses it from one thread. The command line opens others of the same processor
+    meanwhile, from other processes: reading must not wait for the worker's transaction, and writing waits
+    until it ends.
+    """
+
+    @property
+    def processor(self) -> str:
+        """The name of the processor."""
+
+    @property
+    def location(self) -> str:
+        """Where it lies, fit to be shown: no secret is in it."""
+
+    @property
+    def store_id(self) -> str:
+        """What tells this store from every other one; known once it is open."""
+
+    def open(self, *, version: int = 1, create: bool = True) -> None:
+        """Connect. A new store begins with ``version``, the status ``stopped``, and nothing else.
+
+        Raises:
+            StoreMissing: there is none and ``create`` is false; or there was one, and it is gone.
+            StoreError: it cannot be used, for the reason that the class names.
+        """
+
+    def close(self) -> None:
+        """Let go of everything; safe to call twice, and before ``open``."""
+
+    # --- reading
+
+    def control(self) -> Control:
+        """Read what is set about the processor."""
+
+    def positions(self) -> dict[TopicPartition, StoredPosition]:
+        """Read every partition's position; ``event_at`` is ISO 8601 in UTC."""
+
+    def values(self, key: str | None = None) -> dict[str, Any]:
+        """Read the values, or that of one key: empty where it has none."""
+
+    def dead_letters(self, *, only: int | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+        """Read the dead letters in the order of their rejection, or the one with an id.
+
+        Each has the columns of ``axe_dead_letters``; ``headers`` is JSON text: a list of [name, base64 or null].
+        """
+
+    def count_dead_letters(self) -> int:
+        """Count the dead letters whose status is ``rejected``."""
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Read who works on the processor: each with the columns of ``axe_workers``."""
+
+    # --- writing
+
+    def begin(self) -> Transaction:
+        """Begin the one write transaction; waits until another one has ended.
+
+        Raises:
+            StoreUnavailable: it took too long.
+        """
+
+    def set_status(self, status: str, last_error: str | None = None) -> None:
+        """Write what the processor is doing; an error, where one is given, replaces the last one."""
+
+    def heartbeat(self, worker: str, host: str, pid: int, status: str, *, alone: bool) -> None:
+        """Write that a worker is there, and when; ``alone`` removes the rows of all others."""
+
+    def leave(self, worker: str) -> None:
+        """Take a worker's row out."""
+
+    def renew(self) -> None:
+        """Let go of what a handler may have kept of a transaction that has ended."""
+
+    def trouble(self, error: BaseException) -> StoreError | None:
+        """Name the trouble of the storage itself behind an error (full disk, lost server), if it is one."""

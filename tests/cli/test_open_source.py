@@ -1,0 +1,31 @@
+"""A ``source`` URL that only the ``open_source`` hook of an installed package knows."""
+
+from __future__ import annotations
+
+from .conftest import Project
+
+DRAWER = """
+    from pathlib import Path
+
+    import axe
+    from axe.sources import open_source
+
+    class Drawer:
+        @axe.hookimpl
+        def open_source(self, url):
+            if url.startswith("drawer:"):
+                return open_source("file:data", group="", properties={}, client_id="", base=Path())
+    """
+
+
+def test_it_is_read_by_workers_and_commands_whatever_a_processor_picks(project: Project) -> None:
+    project.configure("[processors.counter]\nplugins = []\n", source="drawer:")
+    project.install("drawer", DRAWER, attribute=":Drawer", group="axe.plugins")
+    project.install("counter")
+    project.publish("studies", {"n": 1}, {"n": 2})
+
+    project.json("run", "--until-end")
+
+    assert project.json("state", "counter") == {"count": 2}
+    assert project.json("status")["processors"][0]["lag"] == 0
+    assert project.json("reset", "counter", "--to", "earliest", "--dry-run")["plan"][0]["to"] == 0
