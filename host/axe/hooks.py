@@ -216,3 +216,12 @@ def refuse_slips(plugin: Any) -> None:
         if marked and inspect.iscoroutinefunction(function):
             message = f"its {name} is `async def`; hooks are plain functions: write `def`"
             raise PluginError(message)
+
+
+def notify(hooks: pluggy.PluginManager, hook: str, log: Any, **given: Any) -> None:
+    """Call each implementation of a hook on its own: one that raises does not silence the next."""
+    for implementation in reversed(getattr(hooks.hook, hook).get_hookimpls()):
+        try:
+            implementation.function(*(given[name] for name in implementation.argnames))
+        except BaseException:  # the plugin boundary, sys.exit() included
+            log.exception("hook failed", hook=hook, plugin=implementation.plugin_name)

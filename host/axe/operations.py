@@ -72,8 +72,9 @@ def reset(
     The epoch goes up, so that a batch that is under way loses its compare-and-set and counts for nothing.
     """
     with store.begin() as transaction:
-        control = transaction.control()
         before, is_all = transaction.move_by_hand(targets)
+        # Not before: on PostgreSQL another operator's reset may commit while this one waits for the rows.
+        control = transaction.control()
         values: dict[str, object] = {"last_error": None}
         values["pending"] = "wipe" if wipe or control.pending == "wipe" else "reset"
         if control.status == "failed":

@@ -58,6 +58,7 @@ class _Worker:
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
         self._told: dict[str, dict[str, Any]] = {}
+        self._handling: dict[str, tuple[object, float]] = {}
         self._found = processors
         self._plugins = plugins
 
@@ -155,8 +156,11 @@ class _Worker:
 
     def _end_if_stuck(self, name: str, runner: Runner) -> None:
         limit = self._config.processor(name).handler_timeout_s
-        since = runner.busy_since
-        if since is not None and time.monotonic() - since > limit:
+        handling, now = runner.handling, time.monotonic()
+        before, since = self._handling.get(name, (None, now))
+        if handling is None or handling != before:
+            self._handling[name] = (handling, now)
+        elif now - since > limit:
             log.get_logger(processor=name).error("handler takes too long, worker ends itself", handler_timeout_s=limit)
             faulthandler.dump_traceback(sys.stderr)
             os._exit(STUCK_EXIT_CODE)
