@@ -26,7 +26,6 @@ from .log import get_logger
 from .worker import work
 
 _TICK_S = 0.2
-_PRELOADED = ("axe.store.sqlite", "axe.sources.folder", "axe.sources.kafka", "confluent_kafka.admin")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
 _DEATHS_UNTIL_END = 10
@@ -138,8 +137,7 @@ class Host:
             signal.signal(received, self._signalled)
         signal.signal(signal.SIGHUP, self._hung_up)
         self._context = multiprocessing.get_context("forkserver")
-        # What workers share by not importing it again; none of it makes a client before the fork.
-        self._context.set_forkserver_preload(["axe.worker", *_PRELOADED])
+        self._context.set_forkserver_preload(["axe.preload"])
         for group in self._groups:
             self._launch(group)
         self._start_services()

@@ -1,0 +1,20 @@
+"""What the fork server does before the first fork, so that the workers share it.
+
+Workers share memory as long as they do not write to it. So what each of them would write alike belongs here:
+imports, and what a library sets up once a process. Nothing here may start a thread or make a Kafka client:
+neither survives a fork.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing.popen_forkserver  # noqa: F401 # a worker reads its arguments with it
+
+from . import worker  # noqa: F401
+from .sources import folder, kafka, kafka_client  # noqa: F401
+from .store import sqlite  # noqa: F401
+
+kafka_client.set_up_library()
+gc.collect()
+# A full collection writes to each object that it looks at, 9 MB in every worker; these it no longer looks at.
+gc.freeze()
