@@ -20,6 +20,8 @@ log = get_logger()
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "allow.auto.create.topics": False,
     "check.crcs": True,
+    # Metrics for the broker (KIP-714): their histograms take 0.4 MB in each client.
+    "enable.metrics.push": False,
     "fetch.queue.backoff.ms": 2,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 16_384,
