@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
 
@@ -189,7 +190,8 @@ class Host:
         arguments = (group.members, self._plugins, self.config, theirs)
         options = {"until_end": self._until_end, "debug": self._debug}
         process = self._context.Process(target=work, args=arguments, kwargs=options, name=f"axe {group.names}")
-        process.start()
+        with _no_main():
+            process.start()
         theirs.close()
         group.process, group.line, group.restart_at, group.started_at = process, ours, None, time.monotonic()
 
@@ -280,6 +282,18 @@ class Host:
         if row["status"] != "broken":
             self._log.error("processor is broken and does not run", processor=name, reason=reason)
         row["status"], row["reason"] = "broken", reason
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the file of the command, which a worker would run again, and import the command line by it."""
+    main = vars(sys.modules["__main__"])
+    file = main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        if file is not None:
+            main["__file__"] = file
 
 
 class _Group:
