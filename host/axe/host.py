@@ -14,17 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from multiprocessing import connection
+from multiprocessing import connection, forkserver
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import msgspec
 
-from . import assembly
 from .config import Config, tls_warnings
 from .discovery import Found, FoundStatus, discover
 from .errors import ConfigError
 from .log import get_logger
-from .worker import work
 
 _TICK_S = 0.2
 _FIRST_PAUSE_S = 0.1
@@ -39,6 +38,14 @@ class HostResult(msgspec.Struct):
 
     processors: list[dict[str, Any]]
     exit_code: int
+
+
+def start_fork_server() -> ForkServerContext:
+    """Start what workers come from, once; it imports the libraries while its caller goes on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["axe.preload"])
+    forkserver.ensure_running()
+    return context
 
 
 class Host:
@@ -62,6 +69,9 @@ class Host:
         self._debug = debug
         self._on_progress = on_progress
         self._log = get_logger()
+        self._context = start_fork_server()
+        from . import assembly
+
         self._places = assembly.Places(config)
         self._signals = 0
         self._again = False
@@ -137,14 +147,14 @@ class Host:
         for received in (signal.SIGTERM, signal.SIGINT):
             signal.signal(received, self._signalled)
         signal.signal(signal.SIGHUP, self._hung_up)
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["axe.preload"])
         for group in self._groups:
             self._launch(group)
         self._start_services()
         return lock
 
     def _start_services(self) -> None:
+        from . import assembly
+
         for name, plugin in assembly.load_plugins(self.config, self._plugins, ""):
             services = getattr(plugin, "services", None)
             if services is not None:
@@ -186,6 +196,8 @@ class Host:
     # --- workers
 
     def _launch(self, group: _Group) -> None:
+        from .worker import work
+
         ours, theirs = multiprocessing.Pipe()
         arguments = (group.members, self._plugins, self.config, theirs)
         options = {"until_end": self._until_end, "debug": self._debug}
