@@ -20,3 +20,4 @@ def test_the_fork_server_has_no_thread_and_collects_nothing_of_what_it_shares() 
     found = subprocess.run([sys.executable, "-c", FOUND], capture_output=True, text=True, check=True)
 
     assert found.stdout.split() == ["1", "True", "True"]
+    assert found.stderr == ""

@@ -7,14 +7,29 @@ neither survives a fork.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing.popen_forkserver  # noqa: F401 # a worker reads its arguments with it
+import tempfile
+from pathlib import Path
 
 from . import worker  # noqa: F401
+from .errors import StoreError
 from .sources import folder, kafka, kafka_client  # noqa: F401
-from .store import sqlite  # noqa: F401
+from .store import Store, sqlite
+
+
+def _rehearse() -> None:
+    """Open a database: what SQLAlchemy and SQLite make when they are used first is made before the fork."""
+    # Without a place for it workers are a little bigger.
+    with contextlib.suppress(OSError, StoreError), tempfile.TemporaryDirectory(prefix="axe-") as path:
+        store = Store(sqlite.SqliteFolder(Path(path)).database("rehearsal"), "rehearsal")
+        store.open()
+        store.close()
+
 
 kafka_client.set_up_library()
+_rehearse()
 gc.collect()
 # A full collection writes to each object that it looks at, 9 MB in every worker; these it no longer looks at.
 gc.freeze()
