@@ -14,13 +14,13 @@ from .hooks import notify
 from .processor import Processor
 
 if TYPE_CHECKING:
-    from structlog.stdlib import BoundLogger
+    from .log import Logger
 
 
 class Trial:
     """At most one event of a processor fails at a time: the others wait behind it."""
 
-    def __init__(self, processor: Processor, settings: ProcessorConfig, log: BoundLogger) -> None:
+    def __init__(self, processor: Processor, settings: ProcessorConfig, log: Logger) -> None:
         self._processor = processor
         self._settings = settings
         self._log = log
