@@ -305,6 +305,7 @@ class App:
                 self.config,
                 until_end=until_end,
                 retry_failed=True,
+                alone=self._place.of(processor.name).host_is_alone,
             )
             for processor in self.processors.bound()
         ]
