@@ -244,6 +244,25 @@ def test_mirrored_positions_carry_the_store_id(kafka: KafkaBroker, open_source: 
     assert source.mirrored([first, second]) == {first: (42, "store-1")}
 
 
+def test_another_store_in_the_same_group_is_said_once(
+    kafka: KafkaBroker, open_source: Open, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka.create_topic(topic)
+    at = TopicPartition(topic, 0)
+    first, second = open_source(kafka.bootstrap, group=topic), open_source(kafka.bootstrap, group=topic)
+    first.mirror({at: 1}, "store-1")
+    deadline = time.monotonic() + DEADLINE_S
+    while not first.mirrored([at]):
+        assert time.monotonic() < deadline
+
+    for position in (2, 3):
+        second.mirror({at: position}, "store-2")
+
+    said = [line.getMessage() for line in caplog.records if "another store" in line.getMessage()]
+    assert len(said) == 1
+    assert "store-1" in said[0]
+
+
 def test_an_unreachable_broker_is_named_within_seconds(
     open_source: Open, topic: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
