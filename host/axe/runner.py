@@ -140,11 +140,14 @@ class Runner:
             while not (self._stop.is_set() or self._finished):
                 self._turn()
             self._drain()
+        except BaseException as error:  # noqa: BLE001 # nobody else would hear of it
+            self._log.error("processor ended by an unexpected error", exc_info=error)
+            self._show(Status.FAILED, told(error))
         finally:
             self._source.close()
             try:
                 self._store.close()
-            except StoreUnavailable as error:
+            except AxeError as error:
                 self._log.warning("database was left without a checkpoint", reason=str(error))
 
     def _turn(self) -> None:
@@ -292,6 +295,7 @@ class Runner:
         return self._source.offsets_at([at], int(start.timestamp() * 1000))[at]
 
     def _let_go(self) -> None:
+        failpoint("in_revoke")
         self._reading.let_go()
         self._trial.end()
         self._slice = None

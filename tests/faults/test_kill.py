@@ -15,9 +15,10 @@ from typing import Any
 
 import pytest
 
+import axe
 from axe import TopicPartition
 
-from ..oracle import NAME, verify
+from ..oracle import NAME, Oracle, verify
 
 CHILD = Path(__file__).parent / "child.py"
 PARTITIONS = 2
@@ -144,6 +145,25 @@ def die_at(site: Site, failpoint: str, probability: float, *, times: int) -> Non
             verify(site.location, site.events, complete=False)
     assert deaths, "the place was never passed"
     site.finish()
+
+
+def test_a_death_while_letting_go_after_a_reset_loses_nothing(sqlite_site: Site) -> None:
+    sqlite_site.append(2_000)
+    sqlite_site.finish()
+    process = sqlite_site.start(AXE_FAILPOINTS="in_revoke=kill")
+    app = axe.App(json.loads(sqlite_site.config.read_text()))
+    processor = app.processors.add(id=NAME, handler=Oracle())
+    sqlite_site.append(100)
+    deadline = time.monotonic() + 60
+    while sum(processor.positions.values()) < 2_100:
+        assert time.monotonic() < deadline, "the process does not read"
+        time.sleep(0.02)
+
+    processor.reset(0, wipe=True)
+
+    assert process.wait(timeout=60) == -signal.SIGKILL
+    sqlite_site.append(500)
+    sqlite_site.finish()
 
 
 @pytest.mark.parametrize("failpoint", FAILPOINTS)
