@@ -6,13 +6,9 @@ batch and whenever somebody moved them, waiting for what is away, and going arou
 
 from __future__ import annotations
 
-import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from .config import Config, parse_start
@@ -33,6 +29,7 @@ from .failpoints import failpoint
 from .fit import Log, misfits
 from .hooks import notify
 from .log import get_logger
+from .presence import Presence
 from .processor import Processor, Status
 from .reading import Positions, Reading
 from .sources import Source
@@ -41,8 +38,6 @@ from .trial import Trial, told
 
 _POLL_S = 0.25
 _LOOK_S = 1.0
-_HEARTBEAT_S = 5.0
-_ALIVE_S = 3 * _HEARTBEAT_S
 _NEW_PARTITIONS_S = 10.0
 _ISOLATED_EVENTS = 1000
 _GROWTH = 4
@@ -83,8 +78,6 @@ class Runner:
         on_status: Callable[[Status, str | None], None] | None = None,
     ) -> None:
         self.processor = processor
-        self.status = Status.UNASSIGNED
-        self.error: str | None = None
         self.events = 0
         self.rejections = 0
         self.ends: Positions = {}
@@ -100,24 +93,31 @@ class Runner:
         self._source = source
         self._until_end = until_end
         self._retry_failed = retry_failed
-        self._alone = alone
-        self._on_status = on_status
-        self._worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self._presence = Presence(store, self._log, alone=alone, on_status=on_status)
         self._stop = threading.Event()
-        self._finished = self._started = self._begun = self._in_handler = False
-        self._conflict = False
+        self._finished = self._begun = self._in_handler = self._conflict = False
         # Grows fourfold a batch: one slow event first, and not a hundred of them.
         self._limit = 1
         self._slice: int | None = None
         self._isolated_left = 0
         self._waiting_since: float | None = None
-        self._moved_at = self._looked_at = self._beat_at = self._mirrored_at = self._counted_at = 0.0
+        self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
 
     # --- life
 
     def stop(self) -> None:
         """Ask for an orderly end: the batch at hand is finished."""
         self._stop.set()
+
+    @property
+    def status(self) -> Status:
+        """What the processor is doing."""
+        return self._presence.status
+
+    @property
+    def error(self) -> str | None:
+        """What led to the status, if it was an error."""
+        return self._presence.error
 
     @property
     def positions(self) -> Positions:
@@ -142,7 +142,7 @@ class Runner:
             self._drain()
         except BaseException as error:  # noqa: BLE001 # nobody else would hear of it
             self._log.error("processor ended by an unexpected error", exc_info=error)
-            self._show(Status.FAILED, told(error))
+            self._presence.show(Status.FAILED, told(error))
         finally:
             self._source.close()
             try:
@@ -153,7 +153,7 @@ class Runner:
     def _turn(self) -> None:
         try:
             if not self._reading.held:
-                if not self._started:
+                if not self._presence.is_open:
                     self._open()
                 if not self._may_run():
                     return
@@ -186,12 +186,12 @@ class Runner:
         self._store.open(version=self.processor.version)
         if self._retry_failed and self._store.control().status == Status.FAILED.value:
             self._store.set_status(Status.STOPPED.value)
-        self._started = True
+        self._presence.is_open = True
 
     def _may_run(self) -> bool:
         """Look whether somebody holds the processor; wait a little if so."""
-        if self._conflict and self._is_lost():
-            self._show(Status.UNASSIGNED, "another worker has taken over")
+        if self._conflict and self._presence.is_lost():
+            self._presence.show(Status.UNASSIGNED, "another worker has taken over")
             self._finished = self._until_end
             self._stop.wait(_LOOK_S)
             return False
@@ -200,39 +200,25 @@ class Runner:
         status = Status.PAUSED if control.paused else Status.FAILED if control.status == Status.FAILED.value else None
         if status is None:
             return True
-        self._show(status, control.last_error)
+        self._presence.show(status, control.last_error)
         self._finished = self._until_end
-        self._beat()
+        self._presence.beat()
         self._stop.wait(_LOOK_S / 2)
         return False
 
-    def _is_lost(self) -> bool:
-        """A compare-and-set was lost: was it to an operator, or to a worker that is alive?"""
-        owners = {row.owner for row in self._store.positions().values()} - {self._worker, None}
-        now = datetime.now(UTC)
-        return any(
-            row["worker"] in owners and (now - datetime.fromisoformat(row["heartbeat_at"])).total_seconds() < _ALIVE_S
-            for row in self._store.workers()
-        )
-
     def _drain(self) -> None:
+        """Commit what only moved, say goodbye."""
         try:
             if self._reading.held:
-                try:
-                    self._move_only()
-                except (_Directed, PositionConflict):
-                    self._log.info("somebody paused or moved the processor at the end")
+                self._move_only()
                 self._source.mirror(self.positions, self._store.store_id)
-            if self._begun:
-                notify(self.processor.hooks, "on_stop", self._log)
-            if self._started:
-                if self.status not in (Status.FAILED, Status.PAUSED, Status.UNASSIGNED):
-                    if self._waiting_since is None:
-                        self._show(Status.STOPPED)
-                    self._store.set_status(Status.STOPPED.value, worker=self._fence)
-                self._store.leave(self._worker)
-        except Exception as error:  # noqa: BLE001 # the end comes anyway
-            self._log.warning("processor ended without a last word", reason=told(self._store.trouble(error) or error))
+        except (_Directed, PositionConflict):
+            self._log.info("somebody paused or moved the processor at the end")
+        except Exception as error:  # noqa: BLE001 # what was not committed is read again
+            self._log.warning("last position was not stored", reason=told(self._store.trouble(error) or error))
+        if self._begun:
+            notify(self.processor.hooks, "on_stop", self._log)
+        self._presence.leave()
 
     # --- positions
 
@@ -245,7 +231,7 @@ class Runner:
             raise misfit
         starts = {at: self._start(at, stored, log) for at in log.bounds}
         with self._store.begin() as transaction:
-            held = transaction.take_over(starts, log.topic_ids, self._worker)
+            held = transaction.take_over(starts, log.topic_ids, self._presence.worker)
             # Not before: on PostgreSQL only the rows that were just taken keep an operator waiting.
             control = transaction.control()
             if control.paused:
@@ -264,8 +250,8 @@ class Runner:
         if self._until_end and not self.ends:
             self.ends = {at: bounds.end for at, bounds in log.bounds.items()}
         self._counted_at = self._looked_at = time.monotonic()
-        self._show(Status.RUNNING)
-        self._beat()
+        self._presence.show(Status.RUNNING)
+        self._presence.beat()
 
     def _run_pending(self, transaction: Transaction, pending: str | None) -> None:
         hook, state = self.processor.hooks.hook, transaction.state
@@ -310,7 +296,7 @@ class Runner:
         failpoint("after_poll")
         if self.status is Status.WAITING:
             self._log.info("going on")
-            self._show(Status.RUNNING)
+            self._presence.show(Status.RUNNING)
         if records:
             self._process(records)
         reading.catch_up()
@@ -323,8 +309,7 @@ class Runner:
         if now - self._moved_at > _LOOK_S:
             self._moved_at = now
             self._move_only()
-        if now - self._beat_at > _HEARTBEAT_S:
-            self._beat()
+        self._presence.beat()
         if self._until_end and reading.held and reading.is_past(self.ends):
             self._finished = True
 
@@ -385,7 +370,7 @@ class Runner:
             failpoint("after_begin")
             self._obey(transaction.control())
             moves = reading.moves(behind, records)
-            transaction.advance(moves, self._worker)
+            transaction.advance(moves, self._presence.worker)
             failpoint("after_advance")
             self._in_handler = True
             with transaction.plugin_code():
@@ -394,7 +379,7 @@ class Runner:
             self._in_handler = False
             if failed is not None:
                 behind = reading.behind(records[: reading.index(records, failed.record)])
-                transaction.advance(reading.back(moves, behind), self._worker)
+                transaction.advance(reading.back(moves, behind), self._presence.worker)
             for item in refused:
                 failpoint("in_reject")
                 transaction.add_dead_letter(item.rejection(self.processor.name))
@@ -464,7 +449,7 @@ class Runner:
             self._log.warning("event rejected", at=str(item.record), reason=item.reason[:200])
             notify(self.processor.hooks, "on_reject", self._log, rejection=item.rejection(self.processor.name))
         if self._trial.is_over(behind):
-            self._show(Status.RUNNING)
+            self._presence.show(Status.RUNNING)
         if self.processor.implements("on_commit"):
             seconds = time.monotonic() - started
             report = CommitReport(self.processor.name, dict(behind), events, len(refused), seconds)
@@ -478,7 +463,7 @@ class Runner:
             return
         with self._store.begin() as transaction:
             self._obey(transaction.control())
-            transaction.advance(moves, self._worker)
+            transaction.advance(moves, self._presence.worker)
             transaction.commit()
         self._committed(dict(self._reading.next), 0, [], time.monotonic())
 
@@ -508,10 +493,6 @@ class Runner:
             self._mirrored_at = now
             self._source.mirror(self.positions, self._store.store_id)
 
-    def _beat(self) -> None:
-        self._beat_at = time.monotonic()
-        self._store.heartbeat(self._worker, socket.gethostname(), os.getpid(), self.status.value, alone=self._alone)
-
     # --- trouble
 
     def _decide(self, failed: Failed) -> None:
@@ -520,7 +501,7 @@ class Runner:
         error = f"{failed.record}: {told(failed.exception)}"
         match failure.decision:
             case Decision.RETRY:
-                self._show(Status.RETRYING, error)
+                self._presence.show(Status.RETRYING, error)
                 self._rest(self._trial.pause_s)
             case Decision.REJECT:
                 pass  # the trial has its sentence, which the next batch carries out
@@ -528,7 +509,7 @@ class Runner:
                 with self._store.begin() as transaction:
                     transaction.hold(paused=1, last_error=error)
                     transaction.commit()
-                self._show(Status.PAUSED, error)
+                self._presence.show(Status.PAUSED, error)
                 self._let_go()
             case Decision.STOP:
                 self._fail(error, None)
@@ -540,8 +521,7 @@ class Runner:
             now = time.monotonic()
             if left > _LOOK_S:
                 self._quiet(now)
-            if now - self._beat_at > _HEARTBEAT_S:
-                self._beat()
+            self._presence.beat()
 
     def _fail(self, reason: str, failure: Failure | None) -> None:
         self._log.error(
@@ -552,9 +532,9 @@ class Runner:
         if failure is not None:
             notify(self.processor.hooks, "on_error", self._log, failure=failure)
         # What somebody decided while reporters ran is newer than this failure.
-        self._show(Status.FAILED, reason, unless_directed=bool(self._reading.held))
+        self._presence.show(Status.FAILED, reason, unless_directed=bool(self._reading.held))
         self._let_go()
-        self._finished = self._until_end or not self._started
+        self._finished = self._until_end or not self._presence.is_open
 
     def _wait_for(self, error: AxeError) -> None:
         """Something is away: say so once, and try again with growing pauses."""
@@ -563,36 +543,11 @@ class Runner:
             self._log.warning("waiting", reason=str(error))
             self._waiting_since = self._waiting_since or now
         self._let_go()
-        self._show(Status.WAITING, str(error))
+        self._presence.show(Status.WAITING, str(error))
         if self._until_end and now - self._waiting_since > self._wait_s:
             self._log.error("gave up waiting", reason=str(error), seconds=round(now - self._waiting_since))
             self._finished = True
             return
-        if self._started and not isinstance(error, StoreUnavailable) and now - self._beat_at > _HEARTBEAT_S:
-            self._quietly(self._beat)
+        if not isinstance(error, StoreUnavailable):
+            self._presence.beat()
         self._stop.wait(min(5.0, 0.2 + (now - self._waiting_since) / 4))
-
-    @property
-    def _fence(self) -> str | None:
-        """Who writes a status, where other hosts may work on the same processor."""
-        return None if self._alone else self._worker
-
-    def _show(self, status: Status, error: str | None = None, *, unless_directed: bool = False) -> None:
-        """Tell the host and the store what the processor is doing; never raises."""
-        if (status, error) == (self.status, self.error):
-            return
-        changed = status is not self.status
-        self.status, self.error = status, error
-        if self._started and changed:
-            self._quietly(
-                lambda: self._store.set_status(status.value, error, worker=self._fence, unless_directed=unless_directed)
-            )
-        if self._on_status is not None:
-            self._on_status(status, error)
-
-    def _quietly(self, write: Callable[[], object]) -> None:
-        """Write what is for display only, if the store takes it."""
-        try:
-            write()
-        except Exception as error:  # noqa: BLE001 # what the store is in trouble with, the next transaction tells
-            self._log.debug("status could not be stored", reason=told(self._store.trouble(error) or error))

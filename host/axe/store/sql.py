@@ -53,11 +53,13 @@ class Store:
             StoreCorrupt: it cannot be read.
         """
         self.store_id = self._database.connect(create=create)
+        # Asked before looking: somebody may be making the tables at this moment.
+        had_tables = self._database.is_registered()
         with self._database.read() as connection:
             found = inspect(connection).has_table("axe_processor")
             row = connection.execute(select(tables.processor)).first() if found else None
         if row is None:
-            if self._database.is_registered():
+            if had_tables:
                 message = f"{self.location} holds no processor: it was cut short or emptied; restore it from a backup"
                 raise StoreCorrupt(message)
             if not create:

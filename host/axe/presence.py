@@ -1,0 +1,97 @@
+"""What a runner shows of itself: to its host at once, and in the store for whoever looks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from .processor import Status
+from .store import Store
+from .trial import told
+
+if TYPE_CHECKING:
+    from .log import Logger
+
+_HEARTBEAT_S = 5.0
+_ALIVE_S = 3 * _HEARTBEAT_S
+
+
+class Presence:
+    """The status of one runner, its heartbeat, and its name among the workers of the processor.
+
+    ``alone`` says that no other host may work on the processor: then nobody else's word can be overwritten.
+    """
+
+    def __init__(
+        self, store: Store, log: Logger, *, alone: bool, on_status: Callable[[Status, str | None], None] | None
+    ) -> None:
+        self.worker = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.status = Status.UNASSIGNED
+        self.error: str | None = None
+        self.is_open = False
+        """Whether the store is open, so that it can be written to."""
+        self._store = store
+        self._log = log
+        self._alone = alone
+        self._on_status = on_status
+        self._beat_at = 0.0
+
+    def show(self, status: Status, error: str | None = None, *, unless_directed: bool = False) -> None:
+        """Tell what the processor is doing; never raises.
+
+        With ``unless_directed`` the store keeps what somebody has set meanwhile.
+        """
+        if (status, error) == (self.status, self.error):
+            return
+        changed = status is not self.status
+        self.status, self.error = status, error
+        if changed:
+            self._write(status, error, unless_directed=unless_directed)
+        if self._on_status is not None:
+            self._on_status(status, error)
+
+    def beat(self) -> None:
+        """Write that this worker is there, if it is time to; never raises."""
+        now = time.monotonic()
+        if now - self._beat_at > _HEARTBEAT_S and self.is_open:
+            self._beat_at = now
+            host, status = socket.gethostname(), self.status.value
+            self._quietly(lambda: self._store.heartbeat(self.worker, host, os.getpid(), status, alone=self._alone))
+
+    def leave(self) -> None:
+        """Write the last word of an orderly end, which a failure or a pause outlives; never raises."""
+        if self.status not in (Status.FAILED, Status.PAUSED, Status.UNASSIGNED):
+            # What is still waiting has not stopped by itself, but nobody waits from now on.
+            if self.status is not Status.WAITING:
+                self.show(Status.STOPPED)
+            else:
+                self._write(Status.STOPPED, None)
+        if self.is_open:
+            self._quietly(lambda: self._store.leave(self.worker))
+
+    def is_lost(self) -> bool:
+        """Tell whether a worker that is alive owns a partition: it may write positions, this one may not."""
+        owners = {row.owner for row in self._store.positions().values()} - {self.worker, None}
+        now = datetime.now(UTC)
+        return any(
+            row["worker"] in owners and (now - datetime.fromisoformat(row["heartbeat_at"])).total_seconds() < _ALIVE_S
+            for row in self._store.workers()
+        )
+
+    def _write(self, status: Status, error: str | None, *, unless_directed: bool = False) -> None:
+        worker = None if self._alone else self.worker
+        if self.is_open:
+            self._quietly(
+                lambda: self._store.set_status(status.value, error, worker=worker, unless_directed=unless_directed)
+            )
+
+    def _quietly(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except Exception as error:  # noqa: BLE001 # what the store is in trouble with, the next transaction tells
+            self._log.debug("presence could not be stored", reason=told(self._store.trouble(error) or error))
