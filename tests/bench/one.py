@@ -102,7 +102,7 @@ def _stages(settings: dict[str, Any], times: list[tuple[float, int]]) -> None:
     """As ``axe``, with a stopwatch of CPU time around each step of a batch; the table goes to stderr."""
     from axe import dispatch, runner
     from axe.sources.kafka import KafkaSource
-    from axe.store import sql
+    from axe.store import sql, transaction
 
     spent: dict[str, float] = {}
 
@@ -120,7 +120,7 @@ def _stages(settings: dict[str, Any], times: list[tuple[float, int]]) -> None:
         setattr(owner, name, timed)
 
     steps = [(KafkaSource, "fetch"), (dispatch.Dispatcher, "decode"), (dispatch.Dispatcher, "handle_all")]
-    steps += [(sql.Store, "begin")] + [(sql.Transaction, name) for name in ("control", "advance", "commit")]
+    steps += [(sql.Store, "begin")] + [(transaction.Transaction, name) for name in ("control", "advance", "commit")]
     for owner, name in [*steps, (runner.Runner, "_step")]:
         if hasattr(owner, name):
             watch(owner, name)

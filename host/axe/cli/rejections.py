@@ -61,7 +61,7 @@ def show(
 
 
 def _document(name: str, letter: dict[str, Any]) -> dict[str, Any]:
-    from ..store.sql import headers_from_json
+    from ..store.transaction import headers_from_json
 
     document = {"processor": name, **{key: letter[key] for key in _SHORT}, "error": letter["error"]}
     document |= {**_shown("key", letter["key"]), **_shown("value", letter["value"])}
