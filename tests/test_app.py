@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import axe
+from axe import TopicPartition
+from axe.errors import ConfigError
+from axe.sources.memory import MemoryLog, memory_log
+
+
+def _count(event: axe.Event, state: Any) -> None:
+    state["n"] = state.get("n", 0) + 1
+
+
+def an_app(folder: Path, name: str, **settings: Any) -> axe.App:
+    """An App on the log in memory of that name."""
+    return axe.App({"source": f"memory:{name}", "state": f"sqlite:{folder / 'state'}", **settings})
+
+
+def filled(name: str, topics: Iterable[str], events: int = 3) -> MemoryLog:
+    """A log with events of 2026-03-01T00:00Z, 01:00Z, 02:00Z in each topic."""
+    log = memory_log(name)
+    for topic in topics:
+        for hour in range(events):
+            at = datetime(2026, 3, 1, hour, tzinfo=UTC)
+            log.append(topic, hour, timestamp_ms=int(at.timestamp() * 1000))
+    return log
 
 
 def test_a_database_that_is_gone_does_not_read_as_an_empty_one(tmp_path: Path) -> None:
@@ -19,3 +44,75 @@ def test_a_database_that_is_gone_does_not_read_as_an_empty_one(tmp_path: Path) -
 
     with pytest.raises(axe.StoreMissing, match="existed and is gone"):
         _ = counter.offset
+
+
+# --- where a reset may go
+
+
+@pytest.mark.parametrize(
+    ("to", "offset"),
+    [
+        (1, 1),
+        ("earliest", 0),
+        ("latest", 3),
+        ("2026-03-01T01:00:00Z", 1),
+        ("2026-03-01T01:00", 1),
+        (datetime(2026, 3, 1, 1, tzinfo=UTC), 1),
+        (datetime(2026, 3, 1, 1), 1),
+        (datetime(1969, 12, 31, tzinfo=UTC), 0),
+        (timedelta(days=36500), 0),
+        (timedelta(0), 3),
+        ({("t", 0): 2}, 2),
+        ({TopicPartition("t", 0): 2}, 2),
+    ],
+    ids=str,
+)
+def test_a_reset_goes_to_an_offset_a_word_a_time_or_a_duration_back(
+    tmp_path: Path, topic: str, to: Any, offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    filled(topic, ["t"])
+    counter = an_app(tmp_path, topic).processors.add(id="counter", topic="t", handler=_count)
+
+    counter.reset(to)
+
+    assert counter.offset == offset
+
+
+@pytest.mark.parametrize(
+    "to",
+    ["earlyest", "3", "", "soon", 1.5, True, None, {}, {"tp": "earliest"}, {("t", 0): True}, {("t",): 1}, [1], b"1"],
+    ids=repr,
+)
+def test_a_reset_to_anything_else_is_refused_with_what_is_accepted(tmp_path: Path, topic: str, to: Any) -> None:
+    filled(topic, ["t"])
+    counter = an_app(tmp_path, topic).processors.add(id="counter", topic="t", handler=_count)
+
+    with pytest.raises(ConfigError, match="is no place in a log; give an offset, 'earliest'"):
+        counter.reset(to)
+
+    assert counter.positions == {}
+
+
+def test_a_refused_reset_makes_no_database(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["t"])
+    counter = an_app(tmp_path, topic).processors.add(id="counter", topic="t", handler=_count)
+
+    with pytest.raises(ConfigError, match="4 is outside"):
+        counter.offset = 4
+
+    assert not (tmp_path / "state").exists()
+
+
+# --- the readers of a topic
+
+
+def test_a_reset_of_a_topic_leaves_the_other_topics_of_its_readers_alone(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["a", "b"])
+    app = an_app(tmp_path, topic)
+    app.processors.add(id="both", topics=("a", "b"), handler=_count)
+    app.start(until_end=True)
+
+    app.topics["a"].reset(1)
+
+    assert app.processors["both"].positions == {TopicPartition("a", 0): 1, TopicPartition("b", 0): 3}

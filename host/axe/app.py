@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -88,19 +87,33 @@ class ProcessorHandle:
     def reset(self, to: operations.Target, *, wipe: bool = False) -> None:
         """Move the positions: to an offset, "earliest", "latest", a time, or {TopicPartition: offset}.
 
+        A time is a ``datetime`` or ISO text, UTC where it names no zone; a ``timedelta`` counts back from now.
         ``wipe`` also drops the values and tables. Works while the processor runs and at rest.
 
         Raises:
-            ConfigError: the target lies outside the log.
+            ConfigError: it is no such place, lies outside the log, or leaves out a partition that a wipe concerns.
         """
-        with self._app.opened(self._processor, create=True) as store:
+        _reset(self._app, [self._processor], to, wipe=wipe)
+
+
+def _reset(
+    app: App, processors: Iterable[Processor], to: operations.Target, *, wipe: bool, topic: str | None = None
+) -> None:
+    """Move processors, in one topic or in all that they read, once it is known where each of them goes."""
+    plans = []
+    for processor in processors:
+        with app.opened(processor, create=False) as store:
+            stored = set() if store is None else set(store.positions())
+        topics = {*processor.types, *(at.topic for at in stored if wipe)} if topic is None else {topic}
+        source = app.source(processor)
+        try:
+            plans.append((processor, operations.plan(source, stored, sorted(topics), to, wipe=wipe)))
+        finally:
+            source.close()
+    for processor, targets in plans:
+        with app.opened(processor, create=True) as store:
             assert store is not None
-            source = self._app.source(self._processor)
-            try:
-                partitions = operations.partitions_of(source, store, sorted(self._processor.types))
-                operations.reset(store, operations.resolve(source, partitions, to), wipe=wipe)
-            finally:
-                source.close()
+            operations.reset(store, targets, wipe=wipe)
 
 
 class _Values(Mapping[str, Any]):
@@ -182,16 +195,23 @@ class Processors(Mapping[str, ProcessorHandle]):
 class TopicHandle(Mapping[str, ProcessorHandle]):
     """The processors that read one topic."""
 
-    def __init__(self, readers: dict[str, ProcessorHandle]) -> None:
-        self._readers = readers
+    def __init__(self, app: App, topic: str) -> None:
+        self._app = app
+        self._topic = topic
+        self._readers = {one.name: one for one in app.processors.bound() if topic in one.types}
 
-    def reset(self, to: int | str | datetime, *, wipe: bool = False) -> None:
-        """Move every processor of the topic; see ``ProcessorHandle.reset``."""
-        for reader in self._readers.values():
-            reader.reset(to, wipe=wipe)  # type: ignore[arg-type] # a string is checked where it is used
+    def reset(self, to: operations.Target, *, wipe: bool = False) -> None:
+        """Move every processor of the topic, in this topic alone; see ``ProcessorHandle.reset``.
+
+        Where one of them cannot go there, none is moved.
+
+        Raises:
+            ConfigError: as there; also for a wipe of a processor that has read other topics, too.
+        """
+        _reset(self._app, self._readers.values(), to, wipe=wipe, topic=self._topic)
 
     def __getitem__(self, name: str) -> ProcessorHandle:
-        return self._readers[name]
+        return ProcessorHandle(self._app, self._readers[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
@@ -201,14 +221,14 @@ class TopicHandle(Mapping[str, ProcessorHandle]):
 
 
 class _Topics:
-    def __init__(self, processors: Processors) -> None:
-        self._processors = processors
+    def __init__(self, app: App) -> None:
+        self._app = app
 
     def __getitem__(self, topic: str) -> TopicHandle:
-        readers = {name: handle for name, handle in self._processors.items() if topic in handle.topics}
+        readers = TopicHandle(self._app, topic)
         if not readers:
             raise KeyError(topic)
-        return TopicHandle(readers)
+        return readers
 
 
 class App:
@@ -227,7 +247,7 @@ class App:
         self._place = assembly.Places(self.config)
         self.plugins: tuple[tuple[str, Any], ...] = (("axe-app", self._callbacks),)
         self.processors = Processors(self)
-        self.topics = _Topics(self.processors)
+        self.topics = _Topics(self)
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
         if discover:

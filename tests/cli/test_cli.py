@@ -15,7 +15,7 @@ from axe.cli import hoisted
 from axe.cli.reset import parse_target
 from axe.errors import ConfigError
 
-from .conftest import Project
+from .conftest import COUNTER, Project
 
 
 def one_line(text: str) -> bool:
@@ -299,6 +299,19 @@ def test_a_reset_beyond_the_log_is_refused(project: Project) -> None:
     assert done.returncode == 2
     assert "4 is outside" in done.stderr
     assert position(project) == 3
+
+
+def test_where_one_of_several_cannot_go_there_none_is_moved(project: Project) -> None:
+    ran(project)
+    project.install("long", COUNTER.replace("studies", "long"))
+    project.publish("long", *range(9))
+    project.work("long")
+
+    done = project.axe("reset", "long", "counter", "--to", "5", "--yes")
+
+    assert done.returncode == 2
+    assert "studies[0] holds the offsets 0 to 3" in done.stderr
+    assert [row["positions"][0]["position"] for row in project.json("status")["processors"]] == [3, 9]
 
 
 def test_what_never_ran_can_be_placed_by_a_reset(project: Project) -> None:
