@@ -104,6 +104,38 @@ def test_a_refused_reset_makes_no_database(tmp_path: Path, topic: str) -> None:
     assert not (tmp_path / "state").exists()
 
 
+# --- a wipe concerns everything that was read
+
+
+def a_wipe_of_two(tmp_path: Path, topic: str) -> Any:
+    filled(topic, ["a", "b"])
+    app = an_app(tmp_path, topic)
+    both = app.processors.add(id="both", topics=("a", "b"), handler=_count)
+    app.start(until_end=True)
+    assert dict(both.state) == {"n": 6}
+    return both
+
+
+def test_a_wipe_that_moves_only_some_partitions_is_refused_and_changes_nothing(tmp_path: Path, topic: str) -> None:
+    both = a_wipe_of_two(tmp_path, topic)
+
+    with pytest.raises(ConfigError, match=r"drops what was built from b\[0\] too"):
+        both.reset({("a", 0): 0}, wipe=True)  # type: ignore[dict-item] # a tuple will do
+
+    assert (dict(both.state), set(both.positions.values())) == ({"n": 6}, {3})
+
+
+def test_a_wipe_of_everything_also_moves_what_is_no_longer_read_or_there(tmp_path: Path, topic: str) -> None:
+    a_wipe_of_two(tmp_path, topic)
+    memory_log(topic).delete_topic("b")
+    app = an_app(tmp_path, topic)
+    app.processors.add(id="both", topic="a", handler=_count)
+
+    app.processors["both"].reset("earliest", wipe=True)
+
+    assert app.processors["both"].positions == {TopicPartition("a", 0): 0, TopicPartition("b", 0): 0}
+
+
 # --- the readers of a topic
 
 
@@ -116,3 +148,16 @@ def test_a_reset_of_a_topic_leaves_the_other_topics_of_its_readers_alone(tmp_pat
     app.topics["a"].reset(1)
 
     assert app.processors["both"].positions == {TopicPartition("a", 0): 1, TopicPartition("b", 0): 3}
+
+
+def test_a_reset_of_a_topic_with_a_wipe_is_refused_where_a_reader_has_others(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["a", "b"])
+    app = an_app(tmp_path, topic)
+    app.processors.add(id="a-alone", topic="a", handler=_count)
+    app.processors.add(id="both", topics=("a", "b"), handler=_count)
+    app.start(until_end=True)
+
+    with pytest.raises(ConfigError, match=r"built from b\[0\] too"):
+        app.topics["a"].reset(0, wipe=True)
+
+    assert app.processors["a-alone"].offset == 3

@@ -46,6 +46,7 @@ def plan(
     if wipe:
         # What was read from a partition that is gone is dropped, too; should it come back, it is read whole.
         targets |= dict.fromkeys({at for at in known if at.topic in topics} - set(partitions), 0)
+        _refuse_to_leave(known - set(targets))
     return targets
 
 
@@ -116,15 +117,30 @@ def _resolved(source: Source, partitions: list[TopicPartition], to: _Place) -> d
     return targets
 
 
+def _refuse_to_leave(left: Iterable[TopicPartition]) -> None:
+    if left := sorted(left):
+        message = (
+            f"a wipe drops what was built from {', '.join(map(str, left))} too, and this would not read it again; "
+            "move every partition of the processor, or leave the wipe out"
+        )
+        raise ConfigError(message)
+
+
 def reset(
     store: Store, targets: Mapping[TopicPartition, int], *, wipe: bool = False, reason: str | None = None
 ) -> dict[TopicPartition, int | None]:
     """Move positions, and with ``wipe`` drop what the plugin built; returns the positions before.
 
-    The epoch goes up, so that a batch that is under way loses its compare-and-set and counts for nothing.    """
+    The epoch goes up, so that a batch that is under way loses its compare-and-set and counts for nothing.
+
+    Raises:
+        ConfigError: a wipe that would leave the position of a partition; nothing is changed.
+    """
     with store.begin() as transaction:
         control = transaction.control()
         before, is_all = transaction.move_by_hand(targets)
+        if wipe and not is_all:
+            _refuse_to_leave(set(store.positions()) - set(targets))
         values: dict[str, object] = {"last_error": None}
         values["pending"] = "wipe" if wipe or control.pending == "wipe" else "reset"
         if control.status == "failed":

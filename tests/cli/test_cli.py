@@ -314,6 +314,22 @@ def test_where_one_of_several_cannot_go_there_none_is_moved(project: Project) ->
     assert [row["positions"][0]["position"] for row in project.json("status")["processors"]] == [3, 9]
 
 
+def test_a_wipe_of_one_topic_of_two_is_refused_and_says_why(project: Project) -> None:
+    project.install("both", COUNTER.replace('("studies",)', '("studies", "visits")'))
+    project.publish("studies", {}, {})
+    project.publish("visits", {})
+    project.work("both")
+
+    done = project.axe("reset", "--topic", "studies", "--to", "earliest", "--wipe", "--yes")
+
+    assert done.returncode == 2
+    assert "drops what was built from visits[0] too" in done.stderr
+    assert project.json("state", "both") == {"count": 3}
+    project.json("reset", "--topic", "studies", "--to", "earliest", "--yes")
+    (row,) = project.json("status")["processors"]
+    assert [at["position"] for at in row["positions"]] == [0, 1]
+
+
 def test_what_never_ran_can_be_placed_by_a_reset(project: Project) -> None:
     project.install("counter")
     project.publish("studies", {}, {}, {})
