@@ -161,3 +161,28 @@ def test_a_reset_of_a_topic_with_a_wipe_is_refused_where_a_reader_has_others(tmp
         app.topics["a"].reset(0, wipe=True)
 
     assert app.processors["a-alone"].offset == 3
+
+
+# --- what is added and what is there
+
+
+def test_topics_can_be_asked_for_and_listed(tmp_path: Path, topic: str) -> None:
+    app = an_app(tmp_path, topic)
+    app.processors.add(id="one", topic="b", handler=_count)
+    app.processors.add(id="two", topics=["a/created", "b"], handler=_count)
+
+    assert list(app.topics) == ["a", "b"]
+    assert ("a" in app.topics, "c" in app.topics, len(app.topics)) == (True, False, 2)
+    assert [list(readers) for readers in app.topics.values()] == [["two"], ["one", "two"]]
+
+
+def test_a_text_is_one_topic(tmp_path: Path, topic: str) -> None:
+    added = an_app(tmp_path, topic).processors.add(id="p", topics="ab", handler=_count)
+
+    assert added.topics == ("ab",)
+
+
+@pytest.mark.parametrize("name", ["a b!", "", "..", "a\n", "x" * 250, "ü"])
+def test_an_impossible_topic_is_refused_when_it_is_added(tmp_path: Path, topic: str, name: str) -> None:
+    with pytest.raises(axe.PluginError, match="topic"):
+        an_app(tmp_path, topic).processors.add(id="p", topic=name, handler=_count)

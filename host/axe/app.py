@@ -150,7 +150,7 @@ class Processors(Mapping[str, ProcessorHandle]):
         *,
         id: str,  # noqa: A002 # the public name of contract and docs
         topic: str | None = None,
-        topics: tuple[str, ...] = (),
+        topics: str | Iterable[str] = (),
         handler: Any,
         version: int | None = None,
         settings: dict[str, Any] | None = None,
@@ -166,7 +166,8 @@ class Processors(Mapping[str, ProcessorHandle]):
         if id in self._found:
             message = f"there is a processor {id} already; choose another id"
             raise ConfigError(message)
-        subscriptions = (*((topic,) if topic else ()), *topics) or None
+        listed = (topics,) if isinstance(topics, str) else tuple(topics)
+        subscriptions = (*(() if topic is None else (topic,)), *listed) or None
         self._found[id] = assembly.bind(
             self._app.config,
             id,
@@ -220,7 +221,9 @@ class TopicHandle(Mapping[str, ProcessorHandle]):
         return len(self._readers)
 
 
-class _Topics:
+class Topics(Mapping[str, TopicHandle]):
+    """The topics that the processors of an App read, by name."""
+
     def __init__(self, app: App) -> None:
         self._app = app
 
@@ -229,6 +232,12 @@ class _Topics:
         if not readers:
             raise KeyError(topic)
         return readers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({topic for processor in self._app.processors.bound() for topic in processor.types}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 class App:
@@ -247,7 +256,7 @@ class App:
         self._place = assembly.Places(self.config)
         self.plugins: tuple[tuple[str, Any], ...] = (("axe-app", self._callbacks),)
         self.processors = Processors(self)
-        self.topics = _Topics(self)
+        self.topics = Topics(self)
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
         if discover:

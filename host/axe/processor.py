@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .config import TOPIC
 from .errors import PluginError
 from .event import Event
 from .hooks import MARK, hookimpl, new_plugin_manager, refuse_slips, register
@@ -157,6 +158,9 @@ def _subscriptions(topics: Any) -> dict[str, frozenset[str] | None]:
         topic, slash, kind = subscription.partition("/")
         if not topic or (slash and not kind):
             message = f"its topic {subscription!r} is neither a topic nor topic/event_type"
+            raise PluginError(message)
+        if not TOPIC.match(topic):
+            message = f"its topic {topic!r:.100} is no name of a topic (letters, digits, '.', '_', '-')"
             raise PluginError(message)
         if not slash or (topic in types and types[topic] is None):
             types[topic] = None
