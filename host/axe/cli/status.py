@@ -91,6 +91,8 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         positions = ", ".join(f"{at['topic']}[{at['partition']}]@{at['position']}" for at in row["positions"])
         worker = ", ".join(f"{one['host']}:{one['pid']}" for one in row["workers"])
         said = "; ".join(filter(None, (row["last_error"], row["note"])))
-        lag = (row["lag"], row["lag_s"]) if row["positions"] else (None, None)
-        lines.append((row["name"], row["status"], positions or None, *lag, row["rejections"], worker or None, said))
+        lag, lag_s = row["lag"], row["lag_s"]
+        lines.append(
+            (row["name"], row["status"], positions or None, lag, lag_s, row["rejections"], worker or None, said)
+        )
     return table(("processor", "status", "positions", "#lag", "#lag s", "#rejections", "worker", "last error"), lines)
