@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import axe
 from axe import TopicPartition, report
 from axe.sources.memory import MemorySource, memory_log
 from axe.store import Store, open_place, tables
@@ -91,3 +92,15 @@ def test_without_the_source_there_is_no_lag_even_where_one_partition_can_be_told
     assert [at["lag"] for at in shown["positions"]] == [None, 0]
     assert (shown["lag"], shown["lag_s"]) == (None, None)
     assert report.snapshot(store, None)["lag_s"] is None
+
+
+def test_a_handle_tells_the_status_and_the_last_error(tmp_path: Path, topic: str) -> None:
+    memory_log(topic).append("t", 1)
+    app = axe.App({"source": f"memory:{topic}", "state": f"sqlite:{tmp_path}", "processors": {"p": {"retries": 0}}})
+    processor = app.processors.add(id="p", topic="t", handler=lambda event: 1 / 0)
+    assert (processor.status, processor.last_error) == ("stopped", None)
+
+    app.start(until_end=True)
+
+    assert processor.status == "failed"
+    assert processor.last_error == "t[0]@0: ZeroDivisionError: division by zero"

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from . import assembly, operations
+from . import assembly, operations, report
 from .config import Config, load
 from .errors import ConfigError
 from .event import Failure, Rejection, TopicPartition
 from .hooks import hookimpl
-from .processor import Processor
+from .processor import Processor, Status
 from .runner import Runner
 from .sources import Source
 from .store import Store
@@ -78,6 +78,18 @@ class ProcessorHandle:
     @offset.setter
     def offset(self, to: int) -> None:
         self.reset(to)
+
+    @property
+    def status(self) -> str:
+        """What it is doing, in the words of ``axe status``; "stopped" before its first start."""
+        with self._app.opened(self._processor, create=False) as store:
+            return Status.STOPPED.value if store is None else report.status(store)
+
+    @property
+    def last_error(self) -> str | None:
+        """The failure that it last stopped, paused or was retried at, until it is resumed or reset."""
+        with self._app.opened(self._processor, create=False) as store:
+            return None if store is None else store.control().last_error
 
     @property
     def state(self) -> Mapping[str, Any]:
