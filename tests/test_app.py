@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -186,3 +187,60 @@ def test_a_text_is_one_topic(tmp_path: Path, topic: str) -> None:
 def test_an_impossible_topic_is_refused_when_it_is_added(tmp_path: Path, topic: str, name: str) -> None:
     with pytest.raises(axe.PluginError, match="topic"):
         an_app(tmp_path, topic).processors.add(id="p", topic=name, handler=_count)
+
+
+# --- running
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
+        time.sleep(0.01)
+
+
+def test_beside_another_host_on_the_same_folder_an_app_does_not_run(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["t"])
+    one, two = an_app(tmp_path, topic), an_app(tmp_path, topic)
+    first = one.processors.add(id="first", topic="t", handler=_count)
+    second = two.processors.add(id="second", topic="t", handler=_count)
+
+    with one:
+        until(lambda: first.offset == 3)
+        with pytest.raises(axe.HostRunning, match="another host"):
+            two.start(until_end=True)
+        second.reset(0)
+
+    two.start(until_end=True)
+    assert dict(second.state) == {"n": 3}
+
+
+def test_an_app_holds_every_folder_that_its_processors_use_or_none(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["t"])
+    own = {"processors": {"p": {"state": f"sqlite:{tmp_path / 'own'}"}}}
+    both, common, apart = an_app(tmp_path, topic, **own), an_app(tmp_path, topic), an_app(tmp_path, topic, **own)
+    for app, names in ((both, ["p", "q", "r"]), (common, ["q"]), (apart, ["p"])):
+        for name in names:
+            app.processors.add(id=name, topic="t", handler=_count)
+
+    with both:
+        for other in (common, apart):
+            with pytest.raises(axe.HostRunning):
+                other.start(until_end=True)
+    with apart:
+        with pytest.raises(axe.HostRunning):
+            both.start(until_end=True)
+        common.start(until_end=True)
+    both.start(until_end=True)
+
+
+def test_an_app_that_runs_is_not_disturbed_by_a_second_start(tmp_path: Path, topic: str) -> None:
+    log = filled(topic, ["t"])
+    app = an_app(tmp_path, topic)
+    p = app.processors.add(id="p", topic="t", handler=_count)
+
+    with app:
+        with pytest.raises(ConfigError, match="runs already"):
+            app.start(until_end=True)
+        log.append("t", 3)
+        until(lambda: p.offset == 4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -271,6 +271,7 @@ class App:
         self.topics = Topics(self)
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
+        self._locks = ExitStack()
         if discover:
             self.plugins += tuple(assembly.installed_plugins(self.config))
             for name, handler in assembly.installed(self.config):
@@ -293,6 +294,7 @@ class App:
 
         Raises:
             ConfigError: nothing was added, or a setting cannot be used.
+            HostRunning: another host, or App, runs on the same state folder.
         """
         previous: Any = None
         in_main = threading.current_thread() is threading.main_thread()
@@ -300,15 +302,14 @@ class App:
             previous = signal.signal(signal.SIGTERM, lambda *_: self.stop())
         try:
             self._launch(until_end=until_end)
-            for thread in self._threads:
-                thread.join()
-        except KeyboardInterrupt:
-            self.stop()
-            for thread in self._threads:
-                thread.join()
-            raise
+            try:
+                self._wait()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+            finally:
+                self._end()
         finally:
-            self._runners, self._threads = [], []
             if in_main:
                 signal.signal(signal.SIGTERM, previous)
 
@@ -327,9 +328,7 @@ class App:
     ) -> None:
         """Stop and wait for the end."""
         self.stop()
-        for thread in self._threads:
-            thread.join()
-        self._runners, self._threads = [], []
+        self._end()
 
     def _launch(self, *, until_end: bool) -> None:
         if self._threads:
@@ -338,23 +337,47 @@ class App:
         if not self.processors:
             message = "nothing to run: add a processor with app.processors.add(id=…, topic=…, handler=…)"
             raise ConfigError(message)
-        self._runners = [
-            Runner(
-                processor,
-                self._place.store(processor.name),
-                self.source(processor),
-                self.config,
-                until_end=until_end,
-                retry_failed=True,
-            )
-            for processor in self.processors.bound()
-        ]
+        try:
+            self._lock()
+            self._runners = [self._runner(processor, until_end=until_end) for processor in self.processors.bound()]
+        except BaseException:
+            self._end()
+            raise
         self._threads = [
             threading.Thread(target=runner.run, name=f"axe {runner.processor.name}", daemon=True)
             for runner in self._runners
         ]
         for thread in self._threads:
             thread.start()
+
+    def _lock(self) -> None:
+        """Say that a host runs at each place: beside ``axe run`` both would take the positions over in turns."""
+        places = {id(place): place for place in (self._place.of(name) for name in self.processors)}
+        for place in places.values():
+            lock = place.host_lock()
+            if lock is not None:
+                self._locks.callback(lock.close)
+
+    def _runner(self, processor: Processor, *, until_end: bool) -> Runner:
+        return Runner(
+            processor,
+            self._place.store(processor.name),
+            self.source(processor),
+            self.config,
+            until_end=until_end,
+            retry_failed=True,
+            alone=self._place.of(processor.name).host_is_alone,
+        )
+
+    def _wait(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _end(self) -> None:
+        """Wait for the runners, and let others run here."""
+        self._wait()
+        self._runners, self._threads = [], []
+        self._locks.close()
 
     # --- for the handles
 
