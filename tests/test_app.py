@@ -244,3 +244,15 @@ def test_an_app_that_runs_is_not_disturbed_by_a_second_start(tmp_path: Path, top
             app.start(until_end=True)
         log.append("t", 3)
         until(lambda: p.offset == 4)
+
+
+def test_a_stop_that_comes_before_the_start_is_not_forgotten_and_counts_once(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["t"])
+    app = an_app(tmp_path, topic)
+    p = app.processors.add(id="p", topic="t", handler=_count)
+    app.stop()
+
+    app.start()  # returns
+
+    app.start(until_end=True)
+    assert p.offset == 3

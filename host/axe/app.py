@@ -272,6 +272,7 @@ class App:
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
         self._locks = ExitStack()
+        self._stopping = threading.Event()
         if discover:
             self.plugins += tuple(assembly.installed_plugins(self.config))
             for name, handler in assembly.installed(self.config):
@@ -314,7 +315,11 @@ class App:
                 signal.signal(signal.SIGTERM, previous)
 
     def stop(self) -> None:
-        """Ask for an orderly end; batches at hand are finished. Usable from any thread."""
+        """Ask for an orderly end; batches at hand are finished. Usable from any thread.
+
+        While nothing runs, it makes the next ``start`` end at once: another thread may be about to call it.
+        """
+        self._stopping.set()
         for runner in self._runners:
             runner.stop()
 
@@ -349,6 +354,9 @@ class App:
         ]
         for thread in self._threads:
             thread.start()
+        if self._stopping.is_set():
+            # It came when there was nobody to be told.
+            self.stop()
 
     def _lock(self) -> None:
         """Say that a host runs at each place: beside ``axe run`` both would take the positions over in turns."""
@@ -378,6 +386,7 @@ class App:
         self._wait()
         self._runners, self._threads = [], []
         self._locks.close()
+        self._stopping.clear()
 
     # --- for the handles
 
