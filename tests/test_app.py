@@ -256,3 +256,23 @@ def test_a_stop_that_comes_before_the_start_is_not_forgotten_and_counts_once(tmp
 
     app.start(until_end=True)
     assert p.offset == 3
+
+
+def test_what_is_added_runs_whatever_is_blocked_and_not_where_it_is_disabled(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["t"])
+    settings: dict[str, Any] = {"block": ["*"], "allow": [], "processors": {"off": {"enabled": False}}}
+    app = an_app(tmp_path, topic, **settings)
+    for name in ("on", "off"):
+        app.processors.add(id=name, topic="t", handler=_count)
+
+    app.start(until_end=True)
+
+    assert {name: dict(one.state) for name, one in app.processors.items()} == {"on": {"n": 3}, "off": {}}
+
+
+def test_where_everything_is_disabled_there_is_nothing_to_run(tmp_path: Path, topic: str) -> None:
+    app = an_app(tmp_path, topic, processors={"off": {"enabled": False}})
+    app.processors.add(id="off", topic="t", handler=_count)
+
+    with pytest.raises(ConfigError, match=r"`enabled = false` in the table of off"):
+        app.start()

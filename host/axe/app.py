@@ -15,6 +15,7 @@ from .config import Config, load
 from .errors import ConfigError
 from .event import Failure, Rejection, TopicPartition
 from .hooks import hookimpl
+from .log import get_logger
 from .processor import Processor, Status
 from .runner import Runner
 from .sources import Source
@@ -169,6 +170,8 @@ class Processors(Mapping[str, ProcessorHandle]):
     ) -> ProcessorHandle:
         """Add a processor: a function, an object with hooks or ``__call__``, a class or a module.
 
+        Its table of the configuration counts as for one that is installed; with ``enabled = false`` it can be
+        looked at and reset, and does not run. ``block`` and ``allow`` are about what is installed.
         ``topic`` is a topic or topic/event_type; without ``topic`` and ``topics`` the handler's own count.
 
         Raises:
@@ -342,9 +345,15 @@ class App:
         if not self.processors:
             message = "nothing to run: add a processor with app.processors.add(id=…, topic=…, handler=…)"
             raise ConfigError(message)
+        enabled = [one for one in self.processors.bound() if self.config.processor(one.name).enabled]
+        if not enabled:
+            message = f"nothing to run: `enabled = false` in the table of {', '.join(self.processors)}"
+            raise ConfigError(message)
+        for name in set(self.processors) - {one.name for one in enabled}:
+            get_logger().info("processor is disabled", processor=name)
         try:
-            self._lock()
-            self._runners = [self._runner(processor, until_end=until_end) for processor in self.processors.bound()]
+            self._lock(enabled)
+            self._runners = [self._runner(processor, until_end=until_end) for processor in enabled]
         except BaseException:
             self._end()
             raise
@@ -358,9 +367,9 @@ class App:
             # It came when there was nobody to be told.
             self.stop()
 
-    def _lock(self) -> None:
+    def _lock(self, processors: Iterable[Processor]) -> None:
         """Say that a host runs at each place: beside ``axe run`` both would take the positions over in turns."""
-        places = {id(place): place for place in (self._place.of(name) for name in self.processors)}
+        places = {id(place): place for place in (self._place.of(one.name) for one in processors)}
         for place in places.values():
             lock = place.host_lock()
             if lock is not None:
