@@ -165,6 +165,11 @@ def test_a_broken_handler_is_refused_with_what_is_wrong(handler: Any, reason: st
         Processor("p", handler, topics=("t",))
 
 
+def test_a_broken_plugin_of_a_processor_is_named() -> None:
+    with pytest.raises(PluginError, match=r"the plugin reporter, .* is broken: .*on_event is not marked"):
+        Processor("p", _nothing, topics=("t",), plugins=(("reporter", Forgotten()),))
+
+
 @pytest.mark.parametrize("topics", [None, (), "", ("",), ("/created",), ("studies/",), (1,)])
 def test_a_processor_without_topics_is_refused(topics: Any) -> None:
     with pytest.raises(PluginError, match="topic"):

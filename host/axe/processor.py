@@ -60,7 +60,11 @@ class Processor:
         self.types = _subscriptions(getattr(handler, "topics", None) if topics is None else topics)
         self.hooks = new_plugin_manager()
         for plugin_name, plugin in plugins:
-            register(self.hooks, plugin, plugin_name)
+            try:
+                register(self.hooks, plugin, plugin_name)
+            except PluginError as error:
+                message = f"the plugin {plugin_name}, which it would use, is broken: {error}"
+                raise PluginError(message) from error
         register(self.hooks, _with_hooks(handler), name)
         self.on_event, self.on_batch = self._handlers()
 

@@ -476,6 +476,25 @@ def test_check_finds_a_broken_plugin_a_missing_topic_and_a_shortened_log(project
     assert "the log ends at 1" in problems["positions of counter"]
 
 
+def test_check_and_status_say_which_distribution_is_broken(project: Project) -> None:
+    ran(project)
+    project.install("number", "Counter = 3", group="axe.plugins")
+    project.install("bad", "class Counter: topics = ('studies',)")
+    project.install("Upper")
+
+    problems = [one for one in project.json("check", code=1)["findings"] if one["result"] == "problem"]
+
+    assert [(one["subject"], one["message"].partition(")")[0] + ")") for one in problems] == [
+        ("processor Upper", "processor Upper (axe-Upper 1.0)"),
+        ("processor bad", "processor bad (axe-bad 1.0)"),
+        ("plugin number", "plugin number (axe-number 1.0)"),
+    ]
+    assert all(one["message"].count("(axe-") == 1 for one in problems)
+    project.configure('block = ["counter"]')
+    notes = {row["name"]: row["note"] for row in project.json("status")["processors"]}
+    assert notes["counter"] == "processor counter (axe-counter 1.0) is blocked: `block` has counter"
+
+
 def test_check_finds_a_database_that_is_gone(project: Project) -> None:
     ran(project)
     for path in (project.folder / "state").glob("counter.db*"):

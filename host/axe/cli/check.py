@@ -66,8 +66,17 @@ def _configuration(session: Session) -> list[Finding]:
 
 def _of_processor(row: dict[str, Any]) -> Finding:
     result = {"ready": _OK, "blocked": _NOTE, "broken": _PROBLEM}[row["status"]]
-    message = row["reason"] or f"version {row['version']}, reads {', '.join(row['topics'])}"
-    return Finding(f"processor {row['name']}", result, f"blocked: {message}" if row["status"] == "blocked" else message)
+    subject = f"processor {row['name']}"
+    message = f"version {row['version']}, reads {', '.join(row['topics'])}"
+    if row["reason"] is not None:
+        where = f"{subject} ({row['distribution']} {row['distribution_version']})"
+        message = _from(where, row["reason"])
+    return Finding(subject, result, f"blocked: {message}" if row["status"] == "blocked" else message)
+
+
+def _from(where: str, reason: str) -> str:
+    """Say which distribution is meant, where the reason does not begin with it."""
+    return reason if reason.startswith(where) else f"{where}: {reason}"
 
 
 def _plugins(session: Session) -> list[Finding]:
@@ -82,7 +91,7 @@ def _plugins(session: Session) -> list[Finding]:
     for one in found:
         reason = probed[one.name].reason if one.status is FoundStatus.FOUND else one.reason
         result = _OK if reason is None else _NOTE if one.status is FoundStatus.BLOCKED else _PROBLEM
-        findings.append(Finding(f"plugin {one.name}", result, reason or ""))
+        findings.append(Finding(f"plugin {one.name}", result, "" if reason is None else _from(str(one), reason)))
     return findings
 
 

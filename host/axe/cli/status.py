@@ -65,7 +65,7 @@ def snapshots(session: Session) -> list[dict[str, Any]]:
         if name not in installed:
             note = "no plugin: it has a database, but is not installed"
         elif installed[name].status is not FoundStatus.FOUND:
-            note = f"{installed[name].status.value}: {installed[name].reason}"
+            note = f"{installed[name]} is {installed[name].status.value}: {installed[name].reason}"
         rows.append({**row, "note": note})
     return rows
 
