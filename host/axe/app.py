@@ -183,16 +183,22 @@ class Processors(Mapping[str, ProcessorHandle]):
             raise ConfigError(message)
         listed = (topics,) if isinstance(topics, str) else tuple(topics)
         subscriptions = (*(() if topic is None else (topic,)), *listed) or None
-        self._found[id] = assembly.bind(
-            self._app.config,
-            id,
-            handler,
-            topics=subscriptions,
-            version=version,
-            settings=settings,
-            plugins=self._app.plugins,
+        self.keep(
+            assembly.bind(
+                self._app.config,
+                id,
+                handler,
+                topics=subscriptions,
+                version=version,
+                settings=settings,
+                plugins=self._app.plugins,
+            )
         )
         return self[id]
+
+    def keep(self, processor: Processor) -> None:
+        """Take in a processor that is made already, for the host's use."""
+        self._found[processor.name] = processor
 
     def bound(self) -> list[Processor]:
         """Return the processors themselves, for the host's use."""
@@ -278,8 +284,8 @@ class App:
         self._stopping = threading.Event()
         if discover:
             self.plugins += tuple(assembly.installed_plugins(self.config))
-            for name, handler in assembly.installed(self.config):
-                self.processors.add(id=name, handler=handler)
+            for processor in assembly.installed(self.config, self.plugins):
+                self.processors.keep(processor)
 
     def on_error(self, callback: Callable[[Failure], object]) -> Callable[[Failure], object]:
         """Call back with each failure; usable as a decorator."""
