@@ -262,6 +262,17 @@ def position(project: Project) -> int:
 def test_a_reset_without_a_terminal_needs_yes(project: Project) -> None:
     ran(project)
 
+def test_an_unreachable_broker_is_one_line_that_says_what_to_do(project: Project) -> None:
+    ran(project)
+    project.configure(source="kafka://127.0.0.1:1")
+
+    said = project.axe("status").stderr
+
+    assert one_line(said)
+    assert said.startswith("axe: no answer from 127.0.0.1:1 (the cluster's id): broker transport failure; start the")
+    assert said.rstrip().endswith("start the broker, or correct `source`")
+
+
     done = project.axe("reset", "counter", "--to", "earliest")
 
     assert done.returncode == 2
