@@ -139,8 +139,29 @@ def test_processors_says_what_is_ready_and_what_it_reads(project: Project) -> No
                 "status": "ready",
                 "reason": None,
             }
-        ]
+        ],
+        "plugins": [],
     }
+
+
+def test_processors_lists_the_plugins_too_and_what_is_wrong_with_them(project: Project) -> None:
+    project.install("counter")
+    project.install("commands", COMMANDS, group="axe.plugins")
+    project.install("bad", "import no_such_module", group="axe.plugins")
+    project.install("off", "raise AssertionError('imported')", group="axe.plugins")
+    project.configure('block = ["off"]')
+
+    document, shown = project.json("processors"), project.axe("processors").stdout
+
+    assert [row["name"] for row in document["processors"]] == ["counter"]
+    assert [(row["name"], row["distribution"], row["version"], row["status"]) for row in document["plugins"]] == [
+        ("bad", "axe-bad", "1.0", "broken"),
+        ("commands", "axe-commands", "1.0", "ready"),
+        ("off", "axe-off", "1.0", "blocked"),
+    ]
+    assert "No module named 'no_such_module'" in document["plugins"][0]["reason"]
+    for said in ("plugin ", "axe-commands", "ready", "no_such_module", "`block` has off"):
+        assert said in shown
 
 
 def test_processors_says_what_is_blocked_and_by_what(project: Project) -> None:
