@@ -68,7 +68,11 @@ class Places:
         """List every processor that has, or had, a database in any of these places."""
         found = set(self.of().processors())
         for name, settings in self._config.processors.items():
-            if settings.state is not None and name in self.of(name).processors():
+            try:
+                if settings.state is not None and name in self.of(name).processors():
+                    found.add(name)
+            except StoreError:
+                # There may be one: whoever opens it hears what is wrong, and the others are not left out.
                 found.add(name)
         return sorted(found)
 

@@ -262,6 +262,17 @@ def test_status_goes_on_without_the_source_and_soon(project: Project) -> None:
     assert time.monotonic() - started < 12
 
 
+def test_an_unreachable_broker_is_one_line_that_says_what_to_do(project: Project) -> None:
+    ran(project)
+    project.configure(source="kafka://127.0.0.1:1")
+
+    said = project.axe("status").stderr
+
+    assert one_line(said)
+    assert said.startswith("axe: no answer from 127.0.0.1:1 (the cluster's id): broker transport failure; start the")
+    assert said.rstrip().endswith("start the broker, or correct `source`")
+
+
 def test_watch_and_json_do_not_go_together(project: Project) -> None:
     assert project.axe("status", "--watch", "--json").returncode == 2
 
@@ -282,17 +293,6 @@ def position(project: Project) -> int:
 
 def test_a_reset_without_a_terminal_needs_yes(project: Project) -> None:
     ran(project)
-
-def test_an_unreachable_broker_is_one_line_that_says_what_to_do(project: Project) -> None:
-    ran(project)
-    project.configure(source="kafka://127.0.0.1:1")
-
-    said = project.axe("status").stderr
-
-    assert one_line(said)
-    assert said.startswith("axe: no answer from 127.0.0.1:1 (the cluster's id): broker transport failure; start the")
-    assert said.rstrip().endswith("start the broker, or correct `source`")
-
 
     done = project.axe("reset", "counter", "--to", "earliest")
 
@@ -469,6 +469,68 @@ def test_state_shows_all_values_or_one(project: Project) -> None:
     missing = project.axe("state", "counter", "cuont")
     assert missing.returncode == 1
     assert "did you mean count?" in missing.stderr
+
+
+# --- one of several cannot be read
+
+
+DAMAGED = "a file that is no database, and longer than the sixteen bytes that tell one"
+
+
+def with_a_damaged_one(project: Project) -> None:
+    """Let `counter` and `damaged` have a rejection each, and spoil the database of one."""
+    for name in ("counter", "damaged"):
+        project.install(name)
+    project.publish("studies", {"bad": True})
+    project.work("counter")
+    project.work("damaged")
+    for beside in (project.folder / "state").glob("damaged.db-*"):
+        beside.unlink()
+    (project.folder / "state" / "damaged.db").write_text(DAMAGED * 100)
+
+
+def test_a_damaged_database_hides_no_rejections_of_others(project: Project) -> None:
+    with_a_damaged_one(project)
+
+    done = project.axe("rejections", "list", "--json")
+
+    assert [row["processor"] for row in json.loads(done.stdout)["rejections"]] == ["counter"]
+    assert done.returncode == 1
+    assert done.stderr.startswith("axe: damaged: ")
+    assert one_line(done.stderr)
+
+
+def test_a_damaged_database_keeps_no_other_from_being_paused_and_resumed(project: Project) -> None:
+    with_a_damaged_one(project)
+
+    for command, paused in (("pause", True), ("resume", False)):
+        done = project.axe(command, "damaged", "counter", "--json")
+
+        assert json.loads(done.stdout) == {"processors": [{"name": "counter", "paused": paused}]}
+        assert done.returncode == 1
+        assert done.stderr.startswith("axe: damaged: ")
+
+
+def test_a_damaged_database_is_one_row_of_status_and_one_problem_of_check(project: Project) -> None:
+    with_a_damaged_one(project)
+
+    rows = {row["name"]: row for row in project.json("status")["processors"]}
+    problems = [one["subject"] for one in project.json("check", code=1)["findings"] if one["result"] == "problem"]
+
+    assert (rows["counter"]["status"], rows["damaged"]["status"]) == ("stopped", "failed")
+    assert problems == ["database of damaged"]
+
+
+def test_a_place_of_its_own_that_is_away_hides_no_other_processor(project: Project) -> None:
+    ran(project)
+    project.install("apart")
+    project.configure("[processors.apart]\nstate = 'postgresql+psycopg://127.0.0.1:1/none'\n")
+
+    rows = {row["name"]: row for row in project.json("status")["processors"]}
+
+    assert rows["counter"]["positions"][0]["position"] == 3
+    assert (rows["apart"]["status"], rows["apart"]["lag"]) == ("unassigned", None)
+    assert project.axe("rejections", "list").returncode == 1
 
 
 # --- check
