@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,137 +13,18 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import axe
 from axe import Decision, Event, Failure, Reject, Rejection, State, TopicPartition, operations
 from axe.errors import ConfigError
-from axe.sources.memory import MemoryLog, memory_log
 
-
-class Site:
-    """A log in memory, a folder for the state, and an App of one processor ``p``."""
-
-    def __init__(self, folder: Path, topic: str, **processor: Any) -> None:
-        self.folder, self.topic = folder, topic
-        self.settings: dict[str, Any] = {"backoff_s": [0, 0], "retries": 2, **processor}
-        self.failures: list[Failure] = []
-        self.rejections: list[Rejection] = []
-        self.app: axe.App
-
-    @property
-    def log(self) -> MemoryLog:
-        return memory_log(self.topic)
-
-    def add(self, handler: Any, *, topics: tuple[str, ...] | None = None, **more: Any) -> axe.App:
-        """Make an App anew, as a program that starts again does."""
-        config = {
-            "source": f"memory:{self.topic}",
-            "state": f"sqlite:{self.folder / 'state'}",
-            "processors": {"p": self.settings},
-        }
-        self.app = axe.App(config)
-        self.app.on_error(self.failures.append)
-        self.app.on_reject(self.rejections.append)
-        self.app.processors.add(id="p", topics=topics or (self.topic,), handler=handler, **more)
-        return self.app
-
-    def run(self, handler: Any, **more: Any) -> None:
-        """Read what is there."""
-        self.add(handler, **more).start(until_end=True)
-
-    @property
-    def values(self) -> dict[str, Any]:
-        return dict(self.app.processors["p"].state)
-
-    @property
-    def offset(self) -> int:
-        return self.app.processors["p"].offset
-
-    def sql(self, statement: str) -> list[Any]:
-        with contextlib.closing(sqlite3.connect(f"file:{self.folder}/state/p.db?mode=ro", uri=True)) as connection:
-            return connection.execute(statement).fetchall()
-
-    @property
-    def seen(self) -> list[int]:
-        return [row[0] for row in self.sql("SELECT n FROM seen ORDER BY rowid")]
-
-    @property
-    def dead_letters(self) -> list[tuple[int, str]]:
-        return self.sql('SELECT "offset", reason FROM axe_dead_letters ORDER BY "offset"')
-
-    @property
-    def status(self) -> str:
-        return str(self.sql("SELECT status FROM axe_processor")[0][0])
-
-    def operate(self, operation: Callable[[Any], object]) -> None:
-        """Do what a command in another process would do."""
-        with self.app.opened(self.app.processors.bound()[0], create=False) as store:
-            assert store is not None
-            operation(store)
+from .site import Keeping, KeepingOne, Site, at, count, until
 
 
 @pytest.fixture
 def site(tmp_path: Path, topic: str) -> Site:
     return Site(tmp_path, topic)
-
-
-def until(condition: Callable[[], object], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.01)
-
-
-def count(event: Event, state: State) -> None:
-    state["n"] = state.get("n", 0) + 1
-    state.setdefault("offsets", []).append(event.offset)
-
-
-class Keeping:
-    """Notes each event in a table and a value, after what ``sick`` does to it."""
-
-    def __init__(self, sick: Callable[[Event, State], object] = lambda event, state: None) -> None:
-        self.sick = sick
-        self.calls: list[str] = []
-
-    @axe.hookimpl
-    def on_start(self, state: State) -> None:
-        self.calls.append("on_start")
-        state.connection.execute(text("CREATE TABLE IF NOT EXISTS seen (n integer)"))
-
-    @axe.hookimpl
-    def on_reset(self, state: State) -> None:
-        self.calls.append("on_reset")
-
-    @axe.hookimpl
-    def on_stop(self) -> None:
-        self.calls.append("on_stop")
-
-    @axe.hookimpl
-    def on_event(self, event: Event, state: State) -> None:
-        state.cursor.execute("INSERT INTO seen VALUES (?)", (event.offset,))
-        state["n"] = state.get("n", 0) + 1
-        self.sick(event, state)
-
-
-class KeepingOne(Keeping):
-    """Has a row, too, that an event can collide with."""
-
-    @axe.hookimpl
-    def on_start(self, state: State) -> None:
-        super().on_start(state)
-        state.cursor.execute("CREATE TABLE IF NOT EXISTS one (n integer UNIQUE)")
-        state.cursor.execute("INSERT OR IGNORE INTO one VALUES (1)")
-
-
-def at(*offsets: int, error: type[Exception] = RuntimeError) -> Callable[[Event, State], None]:
-    def sick(event: Event, state: State) -> None:
-        if event.offset in offsets:
-            raise error(f"sick at {event.offset}")
-
-    return sick
 
 
 # --- events
@@ -597,7 +476,7 @@ def test_a_stop_right_after_a_pause_is_orderly(site: Site) -> None:
         until(lambda: site.app._runners[0].status.value == "running")
         for n in range(50):
             site.log.append(site.topic, n, type="other")
-        until(lambda: site.app._runners[0]._next.get(TopicPartition(site.topic, 0)) == 50)
+        until(lambda: site.app._runners[0]._reading.next.get(TopicPartition(site.topic, 0)) == 50)
         site.operate(operations.pause)
 
     assert site.sql("SELECT count(*) FROM axe_workers") == [(0,)]
@@ -711,7 +590,7 @@ def test_any_list_of_events_leaves_what_a_simple_model_says(kinds: list[str], ba
         state.setdefault("kinds", {}).setdefault(kind, []).append(event.offset)
         if kind == "reject after values":
             raise Reject(kind)
-        state.cursor.execute("INSERT INTO seen VALUES (?)", (event.offset,))
+        state.cursor.execute("INSERT INTO seen (n) VALUES (?)", (event.offset,))
         if kind == "reject after sql":
             raise Reject(kind)
         tries[event.offset] = tries.get(event.offset, 0) + 1
@@ -721,7 +600,7 @@ def test_any_list_of_events_leaves_what_a_simple_model_says(kinds: list[str], ba
     class Handler:
         @axe.hookimpl
         def on_start(self, state: State) -> None:
-            state.cursor.execute("CREATE TABLE IF NOT EXISTS seen (n integer)")
+            state.cursor.execute("CREATE TABLE IF NOT EXISTS seen (n integer, at integer PRIMARY KEY)")
 
         @axe.hookimpl
         def on_event(self, event: Event, state: State) -> None:

@@ -279,6 +279,10 @@ def _normalized(distribution: str) -> str:
 
 def _settings_parameter(cls: type) -> Any:
     """Return the kind of the constructor's parameter ``settings``, None where it has none."""
+    # About a class without a constructor inspect would find out from `object`: it copies sys.modules and compiles
+    # a tokenizer for that, and writes to 2 MB that a worker shares with the others.
+    if type(cls) is type and not any({"__init__", "__new__"} & vars(base).keys() for base in cls.__mro__[:-1]):
+        return None
     try:
         parameter = inspect.signature(cls).parameters.get("settings")
     except ValueError:  # classes written in C need not have a signature

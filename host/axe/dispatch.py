@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .config import Config
 from .decode import Decoded, JsonReader, event_type_of, key_decoder, reader
-from .errors import DecodeError
+from .errors import AxeError, DecodeError, PluginError
 from .event import RECORD_FORM, Event, Form, Record, Reject, Rejection
 from .failpoints import failpoint, is_set
 from .hooks import Decoder
@@ -25,17 +26,18 @@ class Refused(NamedTuple):
     record: Record
     reason: str
     error: str | None
+    attempts: int = 1
 
-    def rejection(self, processor: str, attempts: int = 1) -> Rejection:
+    def rejection(self, processor: str) -> Rejection:
         """Say it in the public words."""
-        return Rejection(processor, self.record, self.reason, self.error, attempts)
+        return Rejection(processor, self.record, self.reason, self.error, self.attempts)
 
 
 class Failed(NamedTuple):
     """An event whose handler raised something that is no rejection."""
 
     record: Record
-    exception: Exception
+    exception: BaseException
 
 
 Item = Event | Refused
@@ -54,6 +56,17 @@ class Dispatcher:
         self._topics = {
             topic: _Topic(topic, types, processor, config, form) for topic, types in processor.types.items()
         }
+        self._calls = 0
+        self._rest: Iterator[Event] = iter(())
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """What changes from one call of the handler to the next; may be asked from another thread."""
+        return self._calls, operator.length_hint(self._rest)
+
+    def record(self, raw: Any) -> Record:
+        """Make the record of what a source fetched."""
+        return self._form.record(raw)
 
     def decode(self, records: Sequence[Any]) -> list[Item]:
         """Turn records into events; those that nobody wants are left out, those that do not decode are refused."""
@@ -65,39 +78,42 @@ class Dispatcher:
             items += self._topics[name].items(list(run))
         return items
 
-    def handle(self, event: Event, state: Any) -> Outcome:
+    def handle(self, event: Event, state: HandlerState) -> Outcome:
         """Run the handler on one event; the outcome is None when it went well."""
+        self._calls += 1
         try:
             if self._on_event is not None:
                 self._on_event(event, state)
             elif self._on_batch is not None:
                 self._on_batch([event], state)
+            state.end_event()
         except Reject as reject:
-            return Refused(event.record, reject.reason, traceback.format_exc())
-        except Exception as error:  # noqa: BLE001 # the plugin boundary
+            return _refused(event, reject)
+        except BaseException as error:  # noqa: BLE001 # the plugin boundary, sys.exit() included
             return Failed(event.record, error)
         return None
 
-    def handle_all(self, events: Iterable[Event], state: HandlerState) -> Iterator[Outcome]:
+    def handle_all(self, events: Sequence[Event], state: HandlerState) -> Iterator[Outcome]:
         """Run the handler on events in order, ending each in the state; yield what did not go well.
 
         One ``try`` around the loop, entered anew after each exception, costs a healthy event nothing.
         """
         assert self._on_event is not None
         on_event, touched, clear = self._on_event, state.touched, state.touched.clear
-        rest = iter(events)
+        self._calls += 1
+        self._rest = rest = iter(events)
         while True:
             event: Any = None
             try:
                 for event in rest:
                     on_event(event, state)
-                    if touched:
-                        if state.has_session:
-                            state.end_event()
+                    if state.watched:
+                        state.end_event()
+                    elif touched:
                         clear()
             except Reject as reject:
-                yield Refused(event.record, reject.reason, traceback.format_exc())
-            except Exception as error:  # noqa: BLE001 # the plugin boundary
+                yield _refused(event, reject)
+            except BaseException as error:  # noqa: BLE001 # the plugin boundary, sys.exit() included
                 yield Failed(event.record, error)
             else:
                 return
@@ -107,14 +123,31 @@ class Dispatcher:
         """Whether the handler takes many events at once."""
         return self._on_batch is not None
 
-    def handle_batch(self, events: list[Event], state: Any) -> bool:
+    def handle_batch(self, events: list[Event], state: HandlerState) -> bool:
         """Run the batch handler; False when it raised, whatever it was."""
         assert self._on_batch is not None
+        self._calls += 1
         try:
-            self._on_batch(events, state)
-        except Exception:  # noqa: BLE001 # the events come again one at a time, which names the sick one
+            # A list of its own: the handler may consume it.
+            self._on_batch(list(events), state)
+            state.end_event()
+        except BaseException:  # noqa: BLE001 # the events come again one at a time, which names the sick one
             return False
         return True
+
+
+def _refused(event: Event, reject: Reject) -> Refused:
+    # A subclass need not have called our constructor.
+    reason = getattr(reject, "reason", None) or reject
+    return Refused(event.record, said(reason), traceback.format_exc())
+
+
+def said(what: object) -> str:
+    """Write what a plugin gave as a text; even that may fail."""
+    try:
+        return str(what)
+    except BaseException:  # noqa: BLE001 # the plugin boundary
+        return f"a {type(what).__name__} whose text cannot be shown"
 
 
 def _interrupted(handler: Callable[[Event, Any], None]) -> Callable[[Event, Any], None]:
@@ -123,6 +156,17 @@ def _interrupted(handler: Callable[[Event, Any], None]) -> Callable[[Event, Any]
         failpoint("mid_handler")
 
     return handle
+
+
+def _own_decoder(topic: str, settings: dict[str, Any], processor: Processor) -> Decoder | None:
+    try:
+        decoder: Decoder | None = processor.hooks.hook.deserializer(topic=topic, settings=settings)
+    except AxeError:
+        raise
+    except BaseException as error:
+        message = f"the deserializer hook failed for the topic {topic}: {type(error).__name__}: {said(error)}"
+        raise PluginError(message) from error
+    return decoder
 
 
 class _Topic:
@@ -134,7 +178,7 @@ class _Topic:
         settings = config.topic(topic)
         given = config.topics.get(topic)
         asked = {name: getattr(settings, name) for name in settings.__struct_fields__} if given is not None else {}
-        own: Decoder | None = processor.hooks.hook.deserializer(topic=topic, settings=asked)
+        own = _own_decoder(topic, asked, processor)
         self.form = form
         self._own = own
         self._read = reader(
@@ -198,6 +242,6 @@ class _Topic:
                 return Event(value, raw, self, kind)
             return Event(value, raw, self, kind, self._decode_key(key))
         except (DecodeError, Reject) as error:
-            return Refused(form.record(raw), str(error), None)
-        except Exception as error:  # noqa: BLE001 # a decoder of a plugin may raise anything
-            return Refused(form.record(raw), f"{type(error).__name__}: {error}", traceback.format_exc())
+            return Refused(form.record(raw), said(error), None)
+        except BaseException as error:  # noqa: BLE001 # a decoder of a plugin may raise anything
+            return Refused(form.record(raw), f"{type(error).__name__}: {said(error)}", traceback.format_exc())

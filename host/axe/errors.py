@@ -13,6 +13,7 @@ AxeError
 │   ├── TopicRecreated          the topic was deleted and made again
 │   └── ClusterChanged          the source is another cluster
 ├── StateError                  a handler did what it may not do with its state
+│   ├── CommitRefused           a deferred constraint is not met at the end of the transaction
 │   └── TransactionEnded        the transaction was no longer open when it should be committed
 └── StoreError                  the database of a processor
     ├── StoreUnavailable        wait and try again: server away, disk full, lock held
@@ -78,6 +79,10 @@ class ClusterChanged(PositionError):
 
 class StateError(AxeError):
     """A handler did something with its state that it may not do."""
+
+
+class CommitRefused(StateError):
+    """The database refused to commit what a handler did: a deferred constraint is not met."""
 
 
 class TransactionEnded(StateError):

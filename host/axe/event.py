@@ -131,9 +131,12 @@ class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     @property
     def timestamp(self) -> datetime | None:
-        """The record's time, aware, in UTC."""
+        """The record's time, aware, in UTC; None where it has none, or one that no calendar has."""
         timestamp_ms = self._origin.form.timestamp_ms(self._raw)
-        return None if timestamp_ms is None else _EPOCH + timedelta(milliseconds=timestamp_ms)
+        try:
+            return None if timestamp_ms is None else _EPOCH + timedelta(milliseconds=timestamp_ms)
+        except OverflowError:
+            return None
 
     @property
     def type(self) -> str | None:

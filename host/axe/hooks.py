@@ -268,3 +268,12 @@ def _arguments(hook: str) -> tuple[str, ...]:
     """Return the names of a hook's arguments, as it is specified."""
     specification = vars(ProcessorHooks).get(hook) or vars(HostHooks)[hook]
     return tuple(inspect.signature(specification).parameters)[1:]
+
+
+def notify(hooks: pluggy.PluginManager, hook: str, log: Any, **given: Any) -> None:
+    """Call each implementation of a hook on its own: one that raises does not silence the next."""
+    for implementation in reversed(getattr(hooks.hook, hook).get_hookimpls()):
+        try:
+            implementation.function(*(given[name] for name in implementation.argnames))
+        except BaseException:  # the plugin boundary, sys.exit() included
+            log.exception("hook failed", hook=hook, plugin=implementation.plugin_name)

@@ -11,8 +11,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from multiprocessing import connection
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import connection, forkserver
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import msgspec
@@ -22,10 +24,8 @@ from .config import Config, did_you_mean, tls_warnings
 from .discovery import Found, FoundStatus, discover
 from .errors import AxeError, ConfigError
 from .log import get_logger
-from .worker import work
 
 _TICK_S = 0.2
-_PRELOADED = ("axe.store.sqlite", "axe.sources.folder", "axe.sources.kafka", "confluent_kafka.admin")
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
 _DEATHS_UNTIL_END = 10
@@ -38,6 +38,14 @@ class HostResult(msgspec.Struct):
 
     processors: list[dict[str, Any]]
     exit_code: int
+
+
+def start_fork_server() -> ForkServerContext:
+    """Start what workers come from, once; it imports the libraries while its caller goes on."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["axe.preload"])
+    forkserver.ensure_running()
+    return context
 
 
 class Host:
@@ -61,6 +69,8 @@ class Host:
         self._debug = debug
         self._on_progress = on_progress
         self._log = get_logger()
+        self._context = start_fork_server()
+
         self._places = assembly.Places(config)
         self._signals = 0
         self._again = False
@@ -135,15 +145,13 @@ class Host:
         for received in (signal.SIGTERM, signal.SIGINT):
             signal.signal(received, self._signalled)
         signal.signal(signal.SIGHUP, self._hung_up)
-        self._context = multiprocessing.get_context("forkserver")
-        # What workers share by not importing it again; none of it makes a client before the fork.
-        self._context.set_forkserver_preload(["axe.worker", *_PRELOADED])
         for group in self._groups:
             self._launch(group)
         self._start_services()
         return lock
 
     def _start_services(self) -> None:
+
         for name, plugin in assembly.load_plugins(self.config, self._plugins, ""):
             services = getattr(plugin, "services", None)
             if services is not None:
@@ -185,11 +193,14 @@ class Host:
     # --- workers
 
     def _launch(self, group: _Group) -> None:
+        from .worker import work
+
         ours, theirs = multiprocessing.Pipe()
         arguments = (group.members, self._plugins, self.config, theirs)
         options = {"until_end": self._until_end, "debug": self._debug}
         process = self._context.Process(target=work, args=arguments, kwargs=options, name=f"axe {group.names}")
-        process.start()
+        with _no_main():
+            process.start()
         theirs.close()
         group.process, group.line, group.restart_at, group.started_at = process, ours, None, time.monotonic()
 
@@ -280,6 +291,18 @@ class Host:
         if row["status"] != "broken":
             self._log.error("processor is broken and does not run", processor=name, reason=reason)
         row["status"], row["reason"] = "broken", reason
+
+
+@contextmanager
+def _no_main() -> Iterator[None]:
+    """Hide the file of the command, which a worker would run again, and import the command line by it."""
+    main = vars(sys.modules["__main__"])
+    file = main.pop("__file__", None)
+    try:
+        yield
+    finally:
+        if file is not None:
+            main["__file__"] = file
 
 
 class _Group:

@@ -19,6 +19,8 @@ import structlog
 
 from .config import LogConfig, looks_secret
 
+Logger = structlog.stdlib.BoundLogger
+
 _MASK = "***"
 _SHORTEST_SECRET = 4
 _DEEPEST = 8
@@ -29,7 +31,7 @@ _URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
 _handler: logging.Handler | None = None
 
 
-def get_logger(**bound: Any) -> structlog.stdlib.BoundLogger:
+def get_logger(**bound: Any) -> Logger:
     """Return a logger with these keys bound; usable before and without ``configure``."""
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger("axe"),

@@ -137,10 +137,11 @@ def reset(
         ConfigError: a wipe that would leave the position of a partition; nothing is changed.
     """
     with store.begin() as transaction:
-        control = transaction.control()
         before, is_all = transaction.move_by_hand(targets)
         if wipe and not is_all:
             _refuse_to_leave(set(store.positions()) - set(targets))
+        # Not before: on PostgreSQL another operator's reset may commit while this one waits for the rows.
+        control = transaction.control()
         values: dict[str, object] = {"last_error": None}
         values["pending"] = "wipe" if wipe or control.pending == "wipe" else "reset"
         if control.status == "failed":

@@ -230,18 +230,47 @@ def test_the_bounds_of_a_missing_partition_name_it(kafka: KafkaBroker, source: K
         source.bounds([TopicPartition(topic, 7)])
 
 
+def mirrored(source: KafkaSource, *partitions: TopicPartition) -> dict[TopicPartition, tuple[int, str]]:
+    """Ask for what the group holds; on a fresh broker its coordinator is not there at once."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        try:
+            return source.mirrored(partitions)
+        except SourceUnavailable:
+            assert time.monotonic() < deadline
+
+
 def test_mirrored_positions_carry_the_store_id(kafka: KafkaBroker, open_source: Open, topic: str) -> None:
     kafka.create_topic(topic, 2)
     source = open_source(kafka.bootstrap, group=topic)
     first, second = source.partitions(topic)
-    assert source.mirrored([first, second]) == {}
+    assert mirrored(source, first, second) == {}
 
     source.mirror({first: 42}, "store-1")
 
     deadline = time.monotonic() + DEADLINE_S
-    while not source.mirrored([first]):
+    while not mirrored(source, first):
         assert time.monotonic() < deadline
-    assert source.mirrored([first, second]) == {first: (42, "store-1")}
+    assert mirrored(source, first, second) == {first: (42, "store-1")}
+
+
+def test_another_store_in_the_same_group_is_said_once(
+    kafka: KafkaBroker, open_source: Open, topic: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kafka.create_topic(topic)
+    at = TopicPartition(topic, 0)
+    first, second = open_source(kafka.bootstrap, group=topic), open_source(kafka.bootstrap, group=topic)
+    first.mirror({at: 1}, "store-1")
+    deadline = time.monotonic() + DEADLINE_S
+    while not mirrored(first, at):
+        assert time.monotonic() < deadline
+
+    for position in (2, 3):
+        second.mirror({at: position}, "store-2")
+
+    said = [line.getMessage() for line in caplog.records if "another store" in line.getMessage()]
+    assert len(said) == 1
+    assert "store-1" in said[0]
 
 
 def test_an_unreachable_broker_is_named_within_seconds(
@@ -451,7 +480,7 @@ def test_no_group_means_no_mirror(kafka: KafkaBroker, open_source: Open, topic: 
 
     assert source.mirrored([at]) == {}
     other = open_source(kafka.bootstrap, group="axe")
-    assert other.mirrored([at]) == {}
+    assert mirrored(other, at) == {}
 
 
 def test_the_offsets_of_the_group_are_never_read_back(kafka: KafkaBroker, open_source: Open, topic: str) -> None:
@@ -461,7 +490,7 @@ def test_the_offsets_of_the_group_are_never_read_back(kafka: KafkaBroker, open_s
     source = open_source(kafka.bootstrap, group=topic)
     source.mirror({at: 3}, "store-1")
     deadline = time.monotonic() + DEADLINE_S
-    while not source.mirrored([at]):
+    while not mirrored(source, at):
         assert time.monotonic() < deadline
 
     source.assign({at: 1})

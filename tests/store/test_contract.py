@@ -495,6 +495,23 @@ POSTGRESQL_ENDINGS: dict[str, Callable[[State], Any]] = {
     "an error that is swallowed": lambda state: swallow(state.cursor.execute, "SELECT 1/0"),
     "a position of ours": lambda state: swallow(state.cursor.execute, "UPDATE axe_offsets SET position = 99"),
     "COMMIT AND CHAIN": lambda state: swallow(state.cursor.execute, "COMMIT AND CHAIN"),
+    "a string with ROLLBACK first": lambda state: swallow(
+        state.cursor.execute, "ROLLBACK; INSERT INTO seen VALUES (77); COMMIT"
+    ),
+    "a string with ROLLBACK within": lambda state: swallow(
+        state.connection.exec_driver_sql, "SELECT 1; rollback AND CHAIN; INSERT INTO seen VALUES (77); COMMIT"
+    ),
+    "the driver's rollback, insert and commit": lambda state: (
+        state.cursor.connection.rollback(),
+        swallow(state.cursor.execute, "INSERT INTO seen VALUES (77)"),
+        state.cursor.connection.commit(),
+    ),
+    "a transaction of its own": lambda state: (
+        state.cursor.connection.rollback(),
+        swallow(state.cursor.execute, "/* ours */ BEGIN READ WRITE"),
+        swallow(state.cursor.execute, "INSERT INTO seen VALUES (77)"),
+        state.cursor.connection.commit(),
+    ),
 }
 ENDINGS = [("sqlite", name) for name in SQLITE_ENDINGS] + [("postgresql", name) for name in POSTGRESQL_ENDINGS]
 
@@ -543,7 +560,7 @@ def test_an_event_that_ends_the_transaction_is_neither_lost_nor_applied_twice(
     kind.close()
 
 
-@pytest.mark.parametrize("ending", ["a raw COMMIT", "the driver's commit", "text COMMIT", "a raw ROLLBACK"])
+@pytest.mark.parametrize("ending", ["the driver's commit", "the driver's rollback"])
 def test_ending_the_transaction_on_postgresql_is_noticed(postgresql_kind: Kind, ending: str) -> None:
     store = prepared(postgresql_kind)
 
@@ -552,6 +569,44 @@ def test_ending_the_transaction_on_postgresql_is_noticed(postgresql_kind: Kind, 
             POSTGRESQL_ENDINGS[ending](transaction.state)
         with pytest.raises(TransactionEnded):
             transaction.commit()
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "COMMIT", "ROLLBACK", "abort", " end;", "BEGIN", "START TRANSACTION", "-- why\nROLLBACK", "/* a */ COMMIT",
+        "SAVEPOINT mine", "RELEASE SAVEPOINT mine", "ROLLBACK TO SAVEPOINT mine", "SELECT 1; ROLLBACK",
+    ],
+)  # fmt: skip
+def test_what_ends_a_transaction_is_refused_by_name_on_postgresql(postgresql_kind: Kind, statement: str) -> None:
+    store = prepared(postgresql_kind)
+
+    with handling(store) as transaction:
+        with transaction.plugin_code():
+            with pytest.raises(StateError, match="not a handler's to call"):
+                transaction.state.cursor.execute(statement)
+            with pytest.raises(StateError, match="not a handler's to call"):
+                transaction.state.connection.execute(text(statement))
+            transaction.state.cursor.execute("INSERT INTO seen VALUES (1)")
+        transaction.commit()
+
+    assert seen(postgresql_kind) == [1]
+
+
+def test_savepoints_of_sqlalchemy_work(kind: Kind) -> None:
+    store = prepared(kind)
+
+    with handling(store) as transaction:
+        with transaction.plugin_code():
+            connection = transaction.state.connection
+            with connection.begin_nested():
+                connection.exec_driver_sql("INSERT INTO seen VALUES (1)")
+            with contextlib.suppress(ZeroDivisionError), connection.begin_nested():
+                connection.exec_driver_sql("INSERT INTO seen VALUES (2)")
+                raise ZeroDivisionError
+        transaction.commit()
+
+    assert seen(kind) == [1]
 
 
 def test_a_cursor_that_a_handler_keeps_holds_no_transaction_open(sqlite_kind: Kind) -> None:

@@ -29,11 +29,13 @@ def run(
 ) -> int:
     """Run the installed processors until stopped."""
     session: Session = ctx.obj
-    names = _runnable(session, only or [])
     session.guard_stdout()
 
-    from ..host import Host
+    from ..host import Host, start_fork_server
 
+    # Two processes import the libraries, and this way at the same time.
+    start_fork_server()
+    names = _runnable(session, only or [])
     with _progress(session, shown=until_end) as on_progress:
         result = Host(session.config, only=names or None, until_end=until_end, on_progress=on_progress).run()
     rows = [

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from ..errors import BehindRetention, BeyondEnd, ConfigError, SourceUnavailable, TopicMissing
+from ..errors import BehindRetention, BeyondEnd, ConfigError, SourceError, SourceUnavailable, TopicMissing
 from ..event import Form, Headers, TopicPartition
 from ..log import get_logger
 from . import Bounds, Fetched
@@ -84,7 +84,7 @@ class KafkaSource:
         # lose the records that the poll has already taken off the queue.
         self._outage: KafkaError | None = None
         self._refusal: KafkaError | None = None
-        self._mirror_failed = False
+        self._mirror_failed = self._looked_for_others = False
         self._held: list[Message] = []
         self._mean_size = 0.0
         settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
@@ -275,6 +275,9 @@ class KafkaSource:
         """Commit the positions to the consumer group, in the background; never read back, never raises."""
         if not self._group or not positions:
             return
+        if not self._looked_for_others:
+            self._looked_for_others = True
+            self._warn_of_others(positions, store_id)
         try:
             self._consumer.commit(
                 offsets=[
@@ -286,16 +289,32 @@ class KafkaSource:
         except (KafkaException, RuntimeError) as error:
             self._warn_of_mirror(str(error))
 
-    def mirrored(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
+    def _warn_of_others(self, positions: Iterable[TopicPartition], store_id: str) -> None:
+        """Say it where another store mirrors to the same group: lag monitors would see the two take turns."""
+        try:
+            ids = {found for _, found in self.mirrored(positions, PROBE_TIMEOUT_S).values()} - {store_id, ""}
+        except SourceError:
+            return  # It is for display only.
+        for other in sorted(ids):
+            log.warning(
+                "another store mirrors its positions to the same consumer group",
+                group=self._group,
+                other_store=other,
+                what_to_do="give one of the two another `group`, unless its state was moved here",
+            )
+
+    def mirrored(
+        self, partitions: Iterable[TopicPartition], timeout_s: float | None = None
+    ) -> dict[TopicPartition, tuple[int, str]]:
         """Read what the group holds: position and store id; partitions without are left out.
 
-        For a warning that another store mirrors to the same group. Never a position to start from.
+        Never a position to start from.
         """
         wanted = [KafkaPartition(at.topic, at.partition) for at in partitions]
         if not self._group or not wanted:
             return {}
         try:
-            found = self._consumer.committed(wanted, timeout=CALL_TIMEOUT_S)
+            found = self._consumer.committed(wanted, timeout=timeout_s or CALL_TIMEOUT_S)
         except KafkaException as error:
             self._raise(kafka_error(error), f"group {self._group}")
         return {

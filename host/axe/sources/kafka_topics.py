@@ -33,7 +33,7 @@ class TopicWatch:
 
     def __init__(self, brokers: str, settings: Mapping[str, Any], timeout_s: float) -> None:
         self._brokers = brokers
-        self._settings = {**settings, "bootstrap.servers": brokers}
+        self._settings = {"enable.metrics.push": False, **settings, "bootstrap.servers": brokers}
         self._timeout_s = timeout_s
         self._client: AdminClient | None = None
         self._known: dict[str, str | None] = {}

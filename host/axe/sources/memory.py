@@ -55,6 +55,12 @@ class MemoryLog:
             self._topics[topic] = _Topic(partitions)
             self._changed.notify_all()
 
+    def add_partition(self, topic: str) -> None:
+        """Give a topic one more partition."""
+        with self._changed:
+            self._topics[topic].partitions.append(_Partition())
+            self._changed.notify_all()
+
     def append(
         self,
         topic: str,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError
 
 from ..errors import ConfigError
 from .database import Database
@@ -101,10 +101,12 @@ def open_place(url: str, base: Path) -> Place:
     if parsed.get_backend_name() != "postgresql":
         message = f"`state` names {parsed.drivername}; write sqlite:FOLDER, postgresql+psycopg://… or memory:"
         raise ConfigError(message)
-    from .postgresql import PostgresServer
-
+    if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
+        message = f"`state` names {parsed.drivername}; the driver that axe uses is written postgresql+psycopg://…"
+        raise ConfigError(message)
     try:
-        return PostgresServer(parsed)
-    except (NoSuchModuleError, ModuleNotFoundError) as error:
-        message = f"the driver for {parsed.drivername} is missing: pip install 'axe-host[postgresql]'"
+        from .postgresql import PostgresServer
+    except ModuleNotFoundError as error:
+        message = "the driver for PostgreSQL is missing: pip install 'axe-host[postgresql]'"
         raise ConfigError(message) from error
+    return PostgresServer(parsed.set(drivername="postgresql+psycopg"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from sqlalchemy import Connection
 
@@ -37,11 +37,21 @@ class Database(Protocol):
     def plugin_code(self, connection: StateConnection) -> AbstractContextManager[None]:
         """Guard the transaction while code of a plugin runs."""
 
+    def cursor(self, connection: StateConnection) -> Any:
+        """Make a cursor of the driver; closing it has no effect, for a handler may well do so."""
+
+    def settle(self, connection: StateConnection) -> None:
+        """Keep other processes from making the same tables until the end of the transaction."""
+
     def is_open(self, connection: StateConnection) -> bool:
         """Tell whether the driver is still in the transaction that ``begin`` opened."""
 
     def commit(self, connection: StateConnection) -> None:
-        """Commit on the driver's connection."""
+        """Commit on the driver's connection.
+
+        Raises:
+            CommitRefused: a deferred constraint is not met.
+        """
 
     def rollback(self) -> None:
         """Undo everything; never raises. A connection that does not come clean is discarded."""
@@ -57,6 +67,9 @@ class Database(Protocol):
 
     def trouble(self, error: BaseException) -> StoreError | None:
         """Name the trouble of the database itself behind an error (full disk, lost server), if it is one."""
+
+    def hurt(self, connection: StateConnection, error: BaseException) -> StoreError | None:
+        """Name the trouble behind an error out of a handler, which may use databases of its own as well."""
 
     def close(self) -> None:
         """Let go of the connections; safe to call twice."""

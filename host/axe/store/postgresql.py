@@ -7,13 +7,16 @@ import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any, Self
 
+import psycopg
+from psycopg.pq import TransactionStatus
 from sqlalchemy import URL, Connection, Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from ..errors import StoreError, StoreMissing, StoreUnavailable
-from .state import StateConnection
+from ..errors import CommitRefused, StoreError, StoreMissing, StoreUnavailable
+from .state import StateConnection, refuse
 from .tables import timestamp
 
 _MAX_IDENTIFIER = 63
@@ -23,6 +26,7 @@ _LOST = re.compile(r"^(08|53|57P|25P03|55P03|40P01|40001)")
 
 # Whoever commits a transaction that moved a position must be the host: a COMMIT by a plugin fails here,
 # and takes everything back with it. Raised only while the host has set the flag, not for other programs.
+_WRITE = "SET TRANSACTION READ WRITE"
 _GUARD = """
 CREATE OR REPLACE FUNCTION axe_guard_commit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -35,6 +39,50 @@ DROP TRIGGER IF EXISTS axe_guard ON axe_offsets;
 CREATE CONSTRAINT TRIGGER axe_guard AFTER INSERT OR UPDATE ON axe_offsets DEFERRABLE INITIALLY DEFERRED
   FOR EACH ROW EXECUTE FUNCTION axe_guard_commit();
 """
+
+# What a wipe drops beside tables and views: types, domains, functions; none that an extension brought.
+_DROP_THE_REST = """
+SELECT format('DROP %s IF EXISTS %I CASCADE', CASE typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, typname)
+FROM pg_type t WHERE typnamespace = current_schema()::regnamespace AND typname NOT LIKE 'axe\\_%'
+  AND (typtype IN ('d', 'e', 'r')
+       OR typtype = 'c' AND EXISTS (SELECT FROM pg_class WHERE oid = t.typrelid AND relkind = 'c'))
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = t.oid AND deptype = 'e')
+UNION ALL
+SELECT format('DROP ROUTINE IF EXISTS %s CASCADE', p.oid::regprocedure)
+FROM pg_proc p WHERE pronamespace = current_schema()::regnamespace AND proname NOT LIKE 'axe\\_%'
+  AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype IN ('e', 'i'))
+"""
+
+_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_ENDING = re.compile(r"\s*(COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE)
+_OURS = re.compile(r'\b(SAVEPOINT|TO)\s+"?(sa_savepoint_\d+|axe_[0-9a-f]{8})"?\s*\Z', re.IGNORECASE)
+# Behind another statement of the same string: it would take the guard away together with the positions.
+_ENDING_LATER = re.compile(r";\s*(ROLLBACK|ABORT)\b", re.IGNORECASE)
+
+
+class _HandlerCursor(psycopg.Cursor[Any]):
+    """The cursor of the writing connection: it does not end transactions while plugin code runs.
+
+    And it is not closed by a handler, which would take it away from the next event.
+    """
+
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
+        """Execute, unless it would end the transaction, or leave a savepoint that a later event could use."""
+        if getattr(self.connection, "axe_guarded", False):
+            text_ = query if isinstance(query, str) else str(getattr(query, "as_string", lambda _: query)(None))
+            plain = _COMMENT.sub(" ", text_)
+            if ending := _ENDING.match(plain):
+                if not _OURS.search(plain):
+                    refuse(ending[1].upper())
+            elif ending := _ENDING_LATER.search(plain):
+                refuse(ending[1].upper())
+        return super().execute(query, *arguments, **options)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+    def __exit__(self, *_: object) -> None:
+        """Do nothing."""
 
 
 def schema_name(processor: str) -> str:
@@ -143,6 +191,7 @@ class PostgresDatabase:
         self._writing: Engine | None = None
         self._reading: Engine | None = None
         self._connection: StateConnection | None = None
+        self._driver: psycopg.Connection[Any] | None = None
         self._transaction_id: str | None = None
 
     def connect(self, *, create: bool) -> str:
@@ -175,17 +224,28 @@ class PostgresDatabase:
         if not self.is_registered():
             assert self._writing is not None
             with self._writing.begin() as connection:
+                connection.exec_driver_sql(_WRITE)
+                self.settle(connection)
                 connection.exec_driver_sql(_GUARD)
             self._server.add(self._processor)
 
     def begin(self) -> StateConnection:
-        """Begin, and note the transaction's id."""
+        """Begin, and note the transaction's id.
+
+        The connection's transactions are read-only but for those begun here: should plugin code end this one
+        all the same, nothing that it then writes can become durable alone.
+        """
         assert self._writing is not None
         try:
             if self._connection is None:
                 self._connection = StateConnection(self._writing)
             Connection.begin(self._connection)
-            self._transaction_id = self._connection.scalar(text("SELECT pg_current_xact_id()::text"))
+            self._driver = self._connection.connection.driver_connection
+            assert self._driver is not None
+            with psycopg.Cursor(self._driver) as cursor:
+                cursor.execute(f"{_WRITE}; SELECT pg_current_xact_id()::text")
+                cursor.nextset()
+                self._transaction_id = cursor.fetchone()[0]  # type: ignore[index] # one row
         except BaseException as error:
             self._discard()
             if (trouble := self.trouble(error)) is not None:
@@ -197,24 +257,48 @@ class PostgresDatabase:
     def plugin_code(self, connection: StateConnection) -> Iterator[None]:
         """Forbid a commit until the handlers have returned."""
         connection.exec_driver_sql("SET LOCAL axe.guarded = 'on'")
-        yield
-        if self.is_open(connection):
-            connection.exec_driver_sql("SET LOCAL axe.guarded = 'off'")
-
-    def is_open(self, connection: StateConnection) -> bool:
-        """Compare the transaction's id with the one noted at the beginning."""
-        cursor = connection.connection.cursor()
+        self._guard(on=True)
         try:
-            cursor.execute("SELECT pg_current_xact_id_if_assigned()::text")
-            return bool(cursor.fetchone()[0] == self._transaction_id)  # type: ignore[index]
+            yield
+        finally:
+            self._guard(on=False)
+        if self.is_open(connection):
+            # A handler may have looked into another schema.
+            schema = schema_name(self._processor)
+            connection.exec_driver_sql(f"SET LOCAL axe.guarded = 'off'; SET search_path TO {schema}")
+
+    def _guard(self, *, on: bool) -> None:
+        assert self._driver is not None
+        self._driver.axe_guarded = on  # type: ignore[attr-defined] # ours, for _HandlerCursor
+
+    def cursor(self, connection: StateConnection) -> Any:  # noqa: ARG002 # there is one
+        """Make a cursor that stays open."""
+        assert self._driver is not None
+        return _HandlerCursor(self._driver)
+
+    def settle(self, connection: Connection) -> None:
+        """Take turns: two workers that make the same tables at once collide in the catalogue."""
+        connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('axe'))"))
+
+    def is_open(self, connection: StateConnection) -> bool:  # noqa: ARG002 # there is one
+        """Compare the transaction's id with the one noted at the beginning."""
+        try:
+            assert self._driver is not None
+            with psycopg.Cursor(self._driver) as cursor:
+                cursor.execute("SELECT pg_current_xact_id_if_assigned()::text")
+                row = cursor.fetchone()
         except Exception:  # noqa: BLE001 # an aborted transaction answers with an error
             return False
-        finally:
-            cursor.close()
+        return row is not None and row[0] == self._transaction_id
 
     def commit(self, connection: StateConnection) -> None:
         """COMMIT."""
-        connection.connection.driver_connection.commit()  # type: ignore[union-attr]
+        assert self._driver is not None
+        try:
+            self._driver.commit()
+        except psycopg.IntegrityError as error:
+            message = f"the database refused the commit: {' '.join(str(error).split())}"
+            raise CommitRefused(message) from error
         transaction = connection.get_transaction()
         if transaction is not None:
             transaction.close()
@@ -229,11 +313,13 @@ class PostgresDatabase:
 
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
+        driver, self._driver = self._driver, None
         if connection is None:
             return
         # It is thrown away, whatever it says to that. Closing rolls back what was open.
-        with suppress(Exception):
-            connection.connection.driver_connection.close()  # type: ignore[union-attr] # it is connected
+        if driver is not None:
+            with suppress(Exception):
+                driver.close()
         with suppress(Exception):
             connection.invalidate()
             Connection.close(connection)
@@ -271,20 +357,27 @@ class PostgresDatabase:
         quoted = connection.dialect.identifier_preparer.quote_identifier
         for kind, name in found:
             connection.exec_driver_sql(f"DROP {kinds[kind]} IF EXISTS {quoted(name)} CASCADE")
+        for drop in connection.scalars(text(_DROP_THE_REST)).all():
+            connection.exec_driver_sql(drop)
 
     def trouble(self, error: BaseException) -> StoreError | None:
         """Tell by SQLSTATE whether the server or the connection is at fault."""
         # A commit and a handler's cursor raise the driver's own errors, which SQLAlchemy did not see.
         original = error.orig if isinstance(error, DBAPIError) else error
-        driver = None if self._writing is None else self._writing.dialect.loaded_dbapi
-        if driver is None or not isinstance(original, driver.Error):
+        if not isinstance(original, psycopg.Error):
             return None
-        state = getattr(original, "sqlstate", None)
+        state = original.sqlstate
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        lost = lost or (isinstance(original, driver.OperationalError) and state is None)
+        lost = lost or (isinstance(original, psycopg.OperationalError) and state is None)
         if lost or (state and _LOST.match(state)):
             return _unavailable(str(self._server), original)
         return None
+
+    def hurt(self, connection: StateConnection, error: BaseException) -> StoreError | None:  # noqa: ARG002 # there is one
+        """Tell whether our own connection is lost or has given up; else the error came from another one."""
+        if self._driver is not None and self._driver.info.transaction_status is TransactionStatus.INTRANS:
+            return None
+        return self.trouble(error)
 
     def close(self) -> None:
         """Close the connections."""
@@ -299,9 +392,13 @@ def _engine(url: URL, schema: str | None, *, reading: bool = False) -> Engine:
     options = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10min"
     if schema is not None:
         options += f" -c search_path={schema}"
+    if schema is not None:
+        options += " -c default_transaction_read_only=on"
     if reading:
-        options += " -c default_transaction_read_only=on -c default_transaction_isolation=repeatable\\ read"
+        options += " -c default_transaction_isolation=repeatable\\ read"
     arguments = {"options": options, "connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5}
+    if schema is not None and not reading:
+        arguments["cursor_factory"] = _HandlerCursor
     pool = NullPool if schema is None else QueuePool
     return create_engine(url, connect_args=arguments, poolclass=pool, hide_parameters=True, pool_pre_ping=False)
 

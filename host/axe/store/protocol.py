@@ -70,8 +70,8 @@ class HandlerState(Protocol):
     touched: dict[Any, Any]
     """Not empty once the event at hand changed something; the host empties it after each event."""
 
-    has_session: bool
-    """Whether the event at hand needs ``end_event`` at once; may always be False."""
+    watched: bool
+    """Whether events need ``end_event`` at once, because they may have left something open; may always be False."""
 
     def end_event(self) -> None:
         """Finish what an event has begun; raises what the event is then said to have failed at."""
@@ -165,8 +165,16 @@ class Transaction(Protocol):
             TransactionEnded: it is not.
         """
 
+    def trouble(self, error: BaseException) -> StoreError | None:
+        """Name the trouble of the storage behind an error out of a handler, if it is one and not the handler's own."""
+
     def commit(self) -> None:
-        """Make everything durable, or raise and make nothing durable."""
+        """Make everything durable, or raise and make nothing durable.
+
+        Raises:
+            CommitRefused: something that the handlers did is only now found to be impossible.
+            TransactionEnded, PositionConflict, StateError: this is not the transaction that began, or not ours.
+        """
 
     def rollback(self) -> None:
         """Undo everything; nothing to do after the commit."""
@@ -241,8 +249,14 @@ class Store(Protocol):
             StoreUnavailable: it took too long.
         """
 
-    def set_status(self, status: str, last_error: str | None = None) -> None:
-        """Write what the processor is doing; an error, where one is given, replaces the last one."""
+    def set_status(
+        self, status: str, last_error: str | None = None, *, worker: str | None = None, unless_directed: bool = False
+    ) -> None:
+        """Write what the processor is doing; an error, where one is given, replaces the last one.
+
+        With ``worker`` only if no other worker that is alive owns a partition; with ``unless_directed``
+        only if nothing is pending: what somebody decided is newer.
+        """
 
     def heartbeat(self, worker: str, host: str, pid: int, status: str, *, alone: bool) -> None:
         """Write that a worker is there, and when; ``alone`` removes the rows of all others."""

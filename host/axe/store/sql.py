@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
 from sqlalchemy import Connection, Row, bindparam, delete, func, insert, inspect, select, update
 
 from ..errors import (
     PositionConflict,
-    StateError,
     StoreCorrupt,
     StoreError,
     StoreForeign,
@@ -26,6 +27,9 @@ from .compiled import Compiled
 from .database import Database
 from .protocol import Control, Move, StoredPosition
 from .state import State, StateConnection
+
+# A worker that has not written for so long is taken for dead; it writes every five seconds.
+_ALIVE_S = 15
 
 
 class Store:
@@ -68,6 +72,7 @@ class Store:
     def _make_tables(self, version: int) -> None:
         with self.begin() as transaction:
             connection = transaction.connection
+            transaction.settle()
             tables.metadata.create_all(connection)
             # A worker and an operator may both have found nothing.
             if connection.execute(select(tables.processor)).first() is None:
@@ -153,11 +158,25 @@ class Store:
         """Begin the one write transaction; leave it as a context manager."""
         return Transaction(self._database, self.processor)
 
-    def set_status(self, status: str, last_error: str | None = None) -> None:
+    def set_status(
+        self, status: str, last_error: str | None = None, *, worker: str | None = None, unless_directed: bool = False
+    ) -> None:
         """Write what the processor is doing; an error that led to it replaces the last one."""
-        values = {"status": status} if last_error is None else {"status": status, "last_error": last_error}
+        values = {"status": status} if last_error is None else {"status": status, "last_error": clean(last_error)}
+        statement = update(tables.processor).values(values)
+        if unless_directed:
+            statement = statement.where(tables.processor.c.pending.is_(None), tables.processor.c.paused == 0)
+        if worker is not None:
+            fresh = tables.timestamp(datetime.now(UTC) - timedelta(seconds=_ALIVE_S))
+            owned_by_others = select(tables.offsets.c.owner).join(
+                tables.workers, tables.workers.c.worker == tables.offsets.c.owner
+            )
+            owned_by_others = owned_by_others.where(
+                tables.offsets.c.owner != worker, tables.workers.c.heartbeat_at > fresh
+            )
+            statement = statement.where(~owned_by_others.exists())
         with self.begin() as transaction:
-            transaction.connection.execute(update(tables.processor).values(values))
+            transaction.connection.execute(statement)
             transaction.commit()
 
     def heartbeat(self, worker: str, host: str, pid: int, status: str, *, alone: bool) -> None:
@@ -208,8 +227,9 @@ class Transaction:
     def state(self) -> State:
         """What handlers get."""
         if self._state is None:
-            assert self._connection is not None
-            self._state = State(self._connection)
+            connection = self._connection
+            assert connection is not None
+            self._state = State(connection, lambda: self._database.cursor(connection))
         return self._state
 
     @contextmanager
@@ -218,6 +238,11 @@ class Transaction:
         assert self._connection is not None
         with self._database.plugin_code(self._connection):
             yield
+
+    def settle(self) -> None:
+        """Keep other processes from making the same tables until the end of the transaction."""
+        assert self._connection is not None
+        self._database.settle(self._connection)
 
     def control(self) -> Control:
         """Read what people have set; it cannot change before the end of this transaction on SQLite."""
@@ -279,8 +304,8 @@ class Transaction:
             "value": record.value,
             "headers": _headers_to_json(record.headers),
             "timestamp": tables.timestamp_of_ms(record.timestamp_ms),
-            "reason": rejection.reason,
-            "error": rejection.error,
+            "reason": clean(rejection.reason),
+            "error": None if rejection.error is None else clean(rejection.error),
             "rejected_at": tables.timestamp(),
             "status": "rejected",
         }
@@ -325,7 +350,9 @@ class Transaction:
 
     def hold(self, *, paused: int, last_error: str) -> None:
         """Pause the processor, with the error that led to it."""
-        self.connection.execute(update(tables.processor).values(paused=paused, status="paused", last_error=last_error))
+        self.connection.execute(
+            update(tables.processor).values(paused=paused, status="paused", last_error=clean(last_error))
+        )
 
     def wipe(self) -> None:
         """Drop the plugin's tables and the values; dead letters and history stay."""
@@ -343,27 +370,27 @@ class Transaction:
 
     def savepoint(self) -> None:
         """Remember this point, so that the next event can be undone alone."""
+        assert self._connection is not None
         self.state.isolated = True
-        self._execute("SAVEPOINT axe_event")
+        # Not a name that a handler could use as well.
+        self._connection.savepoint = f"axe_{secrets.token_hex(4)}"
+        self._execute(f"SAVEPOINT {self._connection.savepoint}")
 
     def keep_event(self) -> None:
         """Let the event since the savepoint stand.
 
         Raises:
             TransactionEnded: the handler ended the transaction.
-            StateError: a value is not JSON, or a savepoint of the handler's own is still open.
+            StateError: a value is not JSON.
         """
         self.check_open()
         assert self._connection is not None
-        if self._connection.get_nested_transaction() is not None:
-            message = "the handler left a savepoint (begin_nested) open; end it in the handler"
-            raise StateError(message)
         self._connection.host_writes = True
         try:
             self.state.write()
         finally:
             self._connection.host_writes = False
-        self._execute("RELEASE SAVEPOINT axe_event")
+        self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
 
     def undo_event(self) -> None:
         """Undo everything since the savepoint.
@@ -371,15 +398,23 @@ class Transaction:
         Raises:
             TransactionEnded: the transaction, and with it the savepoint, is gone.
         """
-        self.state.drop_session()
-        self.state.forget()
+        assert self._connection is not None
         try:
-            self._execute("ROLLBACK TO SAVEPOINT axe_event")
-            self._execute("RELEASE SAVEPOINT axe_event")
+            self.state.drop_session()
+            while (nested := self._connection.get_nested_transaction()) is not None:
+                nested.close()
+            self.state.forget()
+            self._execute(f"ROLLBACK TO SAVEPOINT {self._connection.savepoint}")
+            self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
         except Exception as error:
             message = "the transaction ended while the handler ran"
             raise TransactionEnded(message) from error
         self.check_open()
+
+    def trouble(self, error: BaseException) -> StoreError | None:
+        """Name the trouble of the database behind an error out of a handler, if it is not the handler's own."""
+        assert self._connection is not None
+        return self._database.hurt(self._connection, error)
 
     def _run(self, statement: Compiled, **given: Any) -> Any:
         connection = self.connection
@@ -417,9 +452,11 @@ class Transaction:
             TransactionEnded, PositionConflict, StateError: nothing was committed.
         """
         assert self._connection is not None
+        # Before anything is written: in a transaction that PostgreSQL has given up, writing fails with other words.
+        self.check_open()
         if self._state is not None:
             self._state.write()
-        self.check_open()
+            self._state.end()
         if self._moved:
             stored = _to_positions(self._run(_POSITIONS))
             for at, move in self._moved.items():
@@ -435,7 +472,7 @@ class Transaction:
         connection, self._connection = self._connection, None
         if connection is not None:
             if self._state is not None:
-                self._state.drop_session()
+                self._state.end()
             self._database.rollback()
 
 
@@ -475,6 +512,11 @@ def read_positions(connection: Connection) -> dict[TopicPartition, StoredPositio
 
 def _to_positions(rows: Iterable[Any]) -> dict[TopicPartition, StoredPosition]:
     return {TopicPartition(topic, partition): StoredPosition(*rest) for topic, partition, *rest in rows}
+
+
+def clean(text: str) -> str:
+    """Write what not every database stores, NUL and halves of surrogate pairs, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:

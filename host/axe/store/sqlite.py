@@ -10,13 +10,22 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from ..errors import HostRunning, StoreCorrupt, StoreError, StoreFormat, StoreMissing, StoreUnavailable
+from ..errors import (
+    CommitRefused,
+    HostRunning,
+    StoreCorrupt,
+    StoreError,
+    StoreFormat,
+    StoreMissing,
+    StoreUnavailable,
+)
 from .locks import FileLock, WriterLock
 from .state import StateConnection
 from .tables import FORMAT, PREFIX, timestamp
@@ -32,6 +41,11 @@ _TRANSACTION_CODES = frozenset({sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTAC
 # For these the first argument is the name of the table.
 _WRITING_CODES = frozenset({
     sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE,
+})  # fmt: skip
+# For these the second argument is the name of the table.
+_SCHEMA_CODES = frozenset({
+    sqlite3.SQLITE_ALTER_TABLE, sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
+    sqlite3.SQLITE_CREATE_TRIGGER, sqlite3.SQLITE_DROP_INDEX, sqlite3.SQLITE_DROP_TRIGGER,
 })  # fmt: skip
 
 
@@ -146,17 +160,26 @@ class SqliteFolder:
         return self._read()
 
 
+class _HandlerCursor(sqlite3.Cursor):
+    """The cursor that handlers share; one that closes it would take it away from the next event."""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class SqliteDatabase:
-    """One file. Writers hold the lock beside it from BEGIN to the end of COMMIT."""
+    """One file. Writers hold the lock beside it from BEGIN to the end of COMMIT; readers take none."""
 
     def __init__(self, folder: SqliteFolder, processor: str) -> None:
         self.path = folder.folder / f"{processor}.db"
         self.location = str(self.path)
         self._folder = folder
         self._processor = processor
+        self._uri = f"file:{quote(str(self.path))}"
         self._writing: Engine | None = None
         self._reading: Engine | None = None
         self._connection: StateConnection | None = None
+        self._driver: sqlite3.Connection | None = None
         self._lock: WriterLock | None = None
 
     def connect(self, *, create: bool) -> str:
@@ -175,7 +198,9 @@ class SqliteDatabase:
             self._folder.prepare()
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         store_id = self._folder.store_id()
-        self._open()
+        if self._reading is None:
+            self._reading = create_engine("sqlite://", creator=self._reader, poolclass=QueuePool, hide_parameters=True)
+            event.listen(self._reading, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return store_id
 
     def is_registered(self) -> bool:
@@ -186,48 +211,48 @@ class SqliteDatabase:
         """Enter the processor in the folder's register."""
         self._folder.add(self._processor)
 
-    def _open(self) -> None:
-        if self._writing is not None:
-            return
-        uri = f"file:{quote(str(self.path))}"
-        self._lock = WriterLock(self.path, wait_s=WRITE_WAIT_S)
+    def _reader(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"{self._uri}?mode=ro", uri=True, check_same_thread=False, timeout=5)
 
-        def writer() -> sqlite3.Connection:
-            # In this mode Python itself begins a transaction before a statement that writes outside of one.
-            # While plugin code runs the authorizer denies that BEGIN, so that nothing a handler writes after
-            # a transaction that SQLite ended by itself (a full disk) can become durable alone.
-            connection = sqlite3.connect(
-                f"{uri}?mode=rw", uri=True, isolation_level="IMMEDIATE", check_same_thread=False, timeout=5
-            )
-            connection.execute("PRAGMA journal_mode=WAL")
-            # A power cut may take the last commits, state and position together: they are read again.
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA foreign_keys=ON")
-            return connection
+    def _writer(self) -> sqlite3.Connection:
+        # In this mode Python itself begins a transaction before a statement that writes outside of one.
+        # While plugin code runs the authorizer denies that BEGIN, so that nothing a handler writes after
+        # a transaction that SQLite ended by itself (a full disk) can become durable alone.
+        connection = sqlite3.connect(
+            f"{self._uri}?mode=rw", uri=True, isolation_level="IMMEDIATE", check_same_thread=False, timeout=5
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        # A power cut may take the last commits, state and position together: they are read again.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute("PRAGMA foreign_keys=ON")
+        return connection
 
-        def reader() -> sqlite3.Connection:
-            return sqlite3.connect(f"{uri}?mode=ro", uri=True, check_same_thread=False, timeout=5)
-
-        self._writing = create_engine("sqlite://", creator=writer, poolclass=NullPool, hide_parameters=True)
-        self._reading = create_engine("sqlite://", creator=reader, poolclass=QueuePool, hide_parameters=True)
-        event.listen(self._writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-        event.listen(self._reading, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+    def _writers(self) -> tuple[Engine, WriterLock]:
+        """Return the way to write, made when it is asked for first: who only reads leaves no trace."""
+        if self._writing is None or self._lock is None:
+            self._lock = WriterLock(self.path, wait_s=WRITE_WAIT_S)
+            self._writing = create_engine("sqlite://", creator=self._writer, poolclass=NullPool, hide_parameters=True)
+            event.listen(self._writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        return self._writing, self._lock
 
     def begin(self) -> StateConnection:
         """Take the lock, then BEGIN IMMEDIATE."""
-        assert self._lock is not None
-        assert self._writing is not None
-        self._lock.acquire()
+        engine, lock = self._writers()
+        lock.acquire()
         try:
+            if self._driver is not None and _in_transaction(self._driver):
+                # A handler kept a cursor and wrote with it between two batches. That is no part of any.
+                self._discard()
             if self._connection is None:
                 if not self.path.exists():
                     message = f"the database {self.path} is gone; stop axe and restore it from a backup"
                     raise StoreMissing(message)  # noqa: TRY301 # below it would skip the release
-                self._connection = StateConnection(self._writing)
+                self._connection = StateConnection(engine)
             Connection.begin(self._connection)
+            self._driver = self._connection.connection.driver_connection
         except BaseException as error:
             self._discard()
-            self._lock.release()
+            lock.release()
             if (trouble := self.trouble(error)) is not None:
                 raise trouble from error
             raise
@@ -240,17 +265,24 @@ class SqliteDatabase:
         Set and cleared around each batch: setting it makes SQLite prepare cached statements again, and
         only statements that are prepared are asked about.
         """
-        driver: sqlite3.Connection = connection.connection.driver_connection  # type: ignore[assignment]
+        driver = self._driver
+        assert driver is not None
 
-        def authorize(
-            action: int, first: str | None, _second: str | None, _database: str | None, _by: str | None
+        def authorize(  # noqa: PLR0911 # one for each kind of statement
+            action: int, first: str | None, second: str | None, _database: str | None, _by: str | None
         ) -> int:
             if action in _TRANSACTION_CODES:
                 return sqlite3.SQLITE_DENY
             if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() not in _READING_PRAGMAS:
                 return sqlite3.SQLITE_DENY
+            # A savepoint that an event leaves open would be seen only when a later one rolls it back;
+            # begin_nested() has these names, and we look whether it was ended.
+            if action == sqlite3.SQLITE_SAVEPOINT and not (second or "").startswith("sa_savepoint_"):
+                return sqlite3.SQLITE_OK if second == connection.savepoint else sqlite3.SQLITE_DENY
             # Statements that the host prepared stay prepared: they write values, which is no way out.
             if action in _WRITING_CODES and (first or "").lower().startswith(PREFIX) and not connection.host_writes:
+                return sqlite3.SQLITE_DENY
+            if action in _SCHEMA_CODES and (second or "").lower().startswith(PREFIX):
                 return sqlite3.SQLITE_DENY
             # Statements that change the schema begin no transaction by themselves.
             if not driver.in_transaction and action not in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ):
@@ -261,16 +293,31 @@ class SqliteDatabase:
         try:
             yield
         finally:
-            driver.set_authorizer(None)
+            # A handler may have closed the connection: the transaction is over then, which is seen later.
+            with suppress(sqlite3.Error):
+                driver.set_authorizer(None)
 
-    def is_open(self, connection: StateConnection) -> bool:
+    def cursor(self, connection: StateConnection) -> Any:  # noqa: ARG002 # there is one
+        """Make a cursor that stays open."""
+        assert self._driver is not None
+        return self._driver.cursor(_HandlerCursor)
+
+    def settle(self, connection: StateConnection) -> None:
+        """Do nothing: there is one writer."""
+
+    def is_open(self, connection: StateConnection) -> bool:  # noqa: ARG002 # there is one
         """Ask the driver."""
-        return bool(connection.connection.driver_connection.in_transaction)  # type: ignore[union-attr]
+        return self._driver is not None and _in_transaction(self._driver)
 
     def commit(self, connection: StateConnection) -> None:
         """COMMIT, the checkpoint that may come with it included, then release the lock."""
         assert self._lock is not None
-        connection.connection.driver_connection.commit()  # type: ignore[union-attr]
+        assert self._driver is not None
+        try:
+            self._driver.commit()
+        except sqlite3.IntegrityError as error:
+            message = f"the database refused the commit: {error}"
+            raise CommitRefused(message) from error
         transaction = connection.get_transaction()
         if transaction is not None:
             transaction.close()
@@ -284,20 +331,22 @@ class SqliteDatabase:
 
     def renew(self) -> None:
         """Close the writing connection, under the lock: closing may write a checkpoint."""
-        assert self._lock is not None
-        with self._lock.held():
+        _, lock = self._writers()
+        with lock.held():
             self._discard()
 
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
+        driver, self._driver = self._driver, None
         if connection is None:
             return
         # It is thrown away, whatever it says to that. Closing alone would not end the transaction while
         # somebody, a handler perhaps, keeps a cursor in the middle of its rows.
-        with suppress(Exception):
-            connection.connection.driver_connection.rollback()  # type: ignore[union-attr] # it is connected
-        with suppress(Exception):
-            connection.connection.driver_connection.close()  # type: ignore[union-attr] # it is connected
+        if driver is not None:
+            with suppress(Exception):
+                driver.rollback()
+            with suppress(Exception):
+                driver.close()
         with suppress(Exception):
             connection.invalidate()
             Connection.close(connection)
@@ -348,15 +397,31 @@ class SqliteDatabase:
             return StoreCorrupt(f"{self.path} is damaged ({original}); restore it from a backup")
         return None
 
+    def hurt(self, connection: StateConnection, error: BaseException) -> StoreError | None:  # noqa: ARG002 # see trouble
+        """Tell a full or failing disk; what else a handler met was a database of its own, or ours says it again."""
+        original = error.orig if isinstance(error, DBAPIError) else error
+        name = getattr(original, "sqlite_errorname", "") or ""
+        return self.trouble(error) if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")) else None
+
     def close(self) -> None:
-        """Close under the lock: the last connection to close writes a checkpoint."""
+        """Close what writes under the lock: the last connection to close writes a checkpoint."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.dispose()
+        writing, self._writing = self._writing, None
         lock, self._lock = self._lock, None
-        if lock is None:
+        if writing is None or lock is None:
             return
-        lock.acquire()
-        self._discard()
-        for engine in (self._reading, self._writing):
-            if engine is not None:
-                engine.dispose()
-        self._reading = self._writing = None
-        lock.close()
+        try:
+            lock.acquire()
+            self._discard()
+            writing.dispose()
+        finally:
+            lock.close()
+
+
+def _in_transaction(driver: sqlite3.Connection) -> bool:
+    try:
+        return driver.in_transaction
+    except sqlite3.Error:  # a handler closed it
+        return False

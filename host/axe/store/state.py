@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -20,9 +20,8 @@ _SCALARS = (int, str, float, bool, type(None))
 _SAFE = (str, bool, type(None))
 _UNREAD: Any = object()
 _ABSENT: Any = object()
-# Marks among the keys that an event touched: it got hold of a list or dict, or of a session.
+# Among the keys that an event touched: it got hold of a list or dict, which it may have changed in place.
 _ENTANGLED: Any = object()
-_SESSION: Any = object()
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
@@ -40,6 +39,9 @@ class StateConnection(Connection):
     host_writes = False
     """Whether the host itself writes its tables at the moment, between two events of a guarded transaction."""
 
+    savepoint = ""
+    """The name of the host's savepoint while there is one."""
+
     def commit(self) -> NoReturn:
         """Refuse: the host commits state and position together."""
         refuse("commit()")
@@ -55,6 +57,10 @@ class StateConnection(Connection):
     def close(self) -> NoReturn:
         """Refuse: the connection is the host's."""
         refuse("close()")
+
+    def detach(self) -> NoReturn:
+        """Refuse: the connection is the host's."""
+        refuse("detach()")
 
 
 def refuse(what: str) -> NoReturn:
@@ -73,17 +79,20 @@ class State(MutableMapping[str, Any]):
     A value that was read and changed in place is written too. What each way costs is in docs/state.md.
     """
 
-    def __init__(self, connection: StateConnection) -> None:
+    def __init__(self, connection: StateConnection, new_cursor: Callable[[], Any]) -> None:
         self._connection = connection
-        self._driver = connection.connection.cursor()
+        self._new_cursor = new_cursor
+        self._driver = new_cursor()
         self._dialect = connection.dialect
         self._live: dict[str, Any] = {}
         self._stored: dict[str, str | None] = {}
         self._cursor: Any = None
         self._session: Session | None = None
-        self.isolated = self.has_session = False
+        self.isolated = False
         self.touched: dict[Any, Any] = {}
         """What the event at hand did: the keys that it set with their values before, and marks of the rest."""
+        self.watched = connection.handed_out
+        """Whether an event may have used SQL, so that ``end_event`` has to look at what it left."""
 
     # --- values
 
@@ -159,50 +168,75 @@ class State(MutableMapping[str, Any]):
     @property
     def connection(self) -> Connection:
         """A SQLAlchemy connection inside the event's transaction."""
-        self._connection.handed_out = True
+        self._check_at_hand()
+        self._connection.handed_out = self.watched = True
         return self._connection
 
     @property
     def cursor(self) -> Any:
         """A DBAPI cursor inside the same transaction, without SQLAlchemy's cost per call."""
-        self._connection.handed_out = True
         if self._cursor is None:
-            self._cursor = self._connection.connection.cursor()
+            self._check_at_hand()
+            self._connection.handed_out = self.watched = True
+            self._cursor = self._new_cursor()
         return self._cursor
 
     @property
     def session(self) -> Session:
         """A SQLAlchemy session inside the same transaction; flushed by the host at the end of the event."""
-        self._connection.handed_out = True
         if self._session is None:
+            self._check_at_hand()
             # The import costs a tenth of a second, which who uses no session need not pay.
             from .session import StateSession
 
-            self.touched[_SESSION] = self.has_session = True
+            self._connection.handed_out = self.watched = True
             # A flush that fails rolls back what the session joined: the batch, or, where each event is to
             # be undone alone, a savepoint of the session's own.
             self._session = StateSession(
                 bind=self._connection,
                 join_transaction_mode="create_savepoint" if self.isolated else "rollback_only",
+                # One that a handler kept is no session any more, instead of one that nobody flushes.
+                close_resets_only=False,
             )
         return self._session
 
+    def _check_at_hand(self) -> None:
+        if self._over:
+            message = "this state belongs to a batch that has ended: use the one that the hook is called with"
+            raise StateError(message)
+
     # --- for the host
 
+    _over = False
+
     def end_event(self) -> None:
-        """Let what the event did stand: flush and close its session, forget what was before."""
+        """Let what the event did stand: flush and close its session, forget what was before.
+
+        Raises:
+            StateError: a savepoint of the handler's own is still open.
+        """
         if self._session is not None:
             if self.isolated:
                 self._session.finish()  # type: ignore[attr-defined] # only StateSession is ever kept there
             else:
                 self._session.flush()
             self.drop_session()
+        if self._connection.get_nested_transaction() is not None:
+            # Rolled back by a later event, it would take along the events between.
+            message = "the handler left a savepoint (begin_nested) open; end it in the handler"
+            raise StateError(message)
         self.touched.clear()
+
+    def end(self) -> None:
+        """Refuse whatever a handler that kept this state wants of it: nobody would write it."""
+        self.drop_session()
+        self._live = self._stored = self.touched = _Over()
+        self._driver = self._cursor = None
+        self._over = True
 
     def drop_session(self) -> None:
         """Forget the event's session, whatever is in it."""
         session, self._session = self._session, None
-        self.has_session = False
         if session is not None:
             session.discard()  # type: ignore[attr-defined] # only StateSession is ever kept there
 
@@ -234,6 +268,9 @@ class State(MutableMapping[str, Any]):
                 continue
             text = _to_json(key, value)
             if text != stored:
+                if type(stored) is not str and unstorable(key):
+                    message = f"the key {key!a} holds a NUL or half a surrogate pair, which no database stores"
+                    raise StateError(message)
                 changed.append({"key": key, "value": text})
                 self._stored[key] = text
         if removed:
@@ -246,6 +283,21 @@ class State(MutableMapping[str, Any]):
         self._live.clear()
         self._stored.clear()
         self.touched.clear()
+
+
+class _Over(dict[Any, Any]):
+    """The values of a state whose batch has ended."""
+
+    def _refuse(self, *_: object) -> NoReturn:
+        message = "this state belongs to a batch that has ended: use the one that the hook is called with"
+        raise StateError(message)
+
+    get = __getitem__ = __setitem__ = __contains__ = __iter__ = __len__ = _refuse
+
+
+def unstorable(text: str) -> bool:
+    """Tell whether a text holds what not every database stores: NUL, or half a surrogate pair."""
+    return (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)) or "\0" in text
 
 
 def _to_json(key: str, value: Any) -> str:

@@ -98,5 +98,13 @@ def timestamp(at: datetime | None = None) -> str:
 
 
 def timestamp_of_ms(timestamp_ms: int | None) -> str | None:
-    """Write a record's time (milliseconds since 1970, UTC) in the same form."""
-    return None if timestamp_ms is None else timestamp(datetime.fromtimestamp(timestamp_ms / 1000, UTC))
+    """Write a record's time (milliseconds since 1970, UTC) in the same form; None for one that no calendar has.
+
+    Producers that write microseconds by mistake are in the year 55,000.
+    """
+    if timestamp_ms is None:
+        return None
+    try:
+        return timestamp(datetime.fromtimestamp(timestamp_ms / 1000, UTC))
+    except (ValueError, OverflowError, OSError):
+        return None

@@ -1,0 +1,122 @@
+"""How far a runner has read: positions that are held, what comes next, and what was fetched but not committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .event import Form, Record, TopicPartition
+from .sources import Fetched, Source
+from .store import Move, StoredPosition
+from .store.tables import timestamp_of_ms
+
+Positions = dict[TopicPartition, int]
+
+
+class Reading:
+    """The partitions of one processor between the source and the store.
+
+    ``held`` is what the store says, as of the last commit; ``next`` runs ahead of it by what needs no
+    transaction of its own: filtered events, control records, gaps.
+    """
+
+    def __init__(self, source: Source, form: Form) -> None:
+        self._source = source
+        self._form = form
+        self.held: dict[TopicPartition, StoredPosition] = {}
+        self.next: Positions = {}
+        self._waiting: list[Any] = []
+        self._reached: Positions = {}
+
+    def hold(self, held: dict[TopicPartition, StoredPosition]) -> None:
+        """Read these partitions from their stored positions on."""
+        self.let_go()
+        self.held = held
+        self.next = {at: row.position for at, row in held.items()}
+        self._source.assign(self.next)
+
+    def let_go(self) -> None:
+        """Forget the partitions and what was fetched of them."""
+        self.held, self.next, self._waiting, self._reached = {}, {}, [], {}
+
+    @property
+    def positions(self) -> Positions:
+        """The next offsets to read, as far as they are committed; may be asked from another thread."""
+        return {at: row.position for at, row in dict(self.held).items()}
+
+    # --- records
+
+    def take(self, *, events: int, size: int, timeout_s: float) -> list[Any]:
+        """Return what comes next: what was put back, else what the source has."""
+        if self._waiting:
+            records, self._waiting = self._waiting[:events], self._waiting[events:]
+            return records
+        fetched: Fetched = self._source.fetch(events=events, size=size, timeout_s=timeout_s)
+        # A source tells of an end once; with records before it, it counts when they are done.
+        self._reached.update(fetched.reached)
+        return fetched.records
+
+    def put_back(self, records: Sequence[Any]) -> None:
+        """Let these come again before anything else."""
+        self._waiting = [*records, *self._waiting]
+
+    def catch_up(self) -> None:
+        """Move past what is no event at the ends that were reached, once everything before it is done."""
+        if self._waiting or not self._reached:
+            return
+        for at, position in self._reached.items():
+            if at in self.next and position > self.next[at]:
+                self.next[at] = position
+        self._reached.clear()
+
+    def index(self, records: Sequence[Any], record: Record) -> int:
+        """Find a record among those that were taken."""
+        form, place = self._form, (record.topic, record.partition, record.offset)
+        return next(
+            index
+            for index, raw in enumerate(records)
+            if (form.topic(raw), form.partition(raw), form.offset(raw)) == place
+        )
+
+    # --- positions
+
+    def behind(self, records: Sequence[Any]) -> Positions:
+        """Return the positions behind these records."""
+        form = self._form
+        if len(self.next) == 1 and records:
+            # The usual case, without a look at each record.
+            return dict.fromkeys(self.next, form.offset(records[-1]) + 1)
+        # The last record of each partition counts.
+        places = zip(map(form.topic, records), map(form.partition, records), strict=True)
+        last = dict(zip(places, map(form.offset, records), strict=True))
+        return {**self.next, **{TopicPartition(*at): offset + 1 for at, offset in last.items()}}
+
+    def moves(self, to: Mapping[TopicPartition, int], records: Sequence[Any] = ()) -> dict[TopicPartition, Move]:
+        """Return the steps from the held positions to these; those that stay where they are need none."""
+        event_at = timestamp_of_ms(self._form.timestamp_ms(records[-1])) if records else None
+        return {
+            at: Move(held.position, held.epoch, position, event_at)
+            for at, position in to.items()
+            if position != (held := self.held[at]).position
+        }
+
+    def back(
+        self, moves: Mapping[TopicPartition, Move], to: Mapping[TopicPartition, int]
+    ) -> dict[TopicPartition, Move]:
+        """Return the steps that take moves of this transaction back to these positions.
+
+        Of the same partitions and no others: those are locked already, and two transactions that lock rows
+        in different orders deadlock.
+        """
+        return {at: move._replace(position=to[at], event_at=None) for at, move in moves.items()}
+
+    def committed(self, to: Positions) -> None:
+        """Note that the store holds these positions now."""
+        self.next = to
+        for at, position in to.items():
+            if position != self.held[at].position:
+                self.held[at] = self.held[at]._replace(position=position)
+
+    def is_past(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Tell whether everything before these ends is done."""
+        return not self._waiting and all(self.next.get(at, 0) >= end for at, end in ends.items())

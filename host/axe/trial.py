@@ -1,0 +1,87 @@
+"""The event that fails at the moment: how often it was tried, and what is decided about it."""
+
+from __future__ import annotations
+
+import random
+import traceback
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .config import ProcessorConfig
+from .dispatch import Failed, Item, Refused, said
+from .event import Decision, Failure, Record
+from .hooks import notify
+from .processor import Processor
+
+if TYPE_CHECKING:
+    from .log import Logger
+
+
+class Trial:
+    """At most one event of a processor fails at a time: the others wait behind it."""
+
+    def __init__(self, processor: Processor, settings: ProcessorConfig, log: Logger) -> None:
+        self._processor = processor
+        self._settings = settings
+        self._log = log
+        self._record: Record | None = None
+        self._attempt = 0
+        self._sentence: Refused | None = None
+
+    def judge(self, failed: Failed) -> Failure:
+        """Count an attempt and decide; the first and the final decision are reported."""
+        if self._record != failed.record:
+            self._record, self._attempt = failed.record, 0
+        self._attempt += 1
+        default = Decision.RETRY if self._attempt <= self._settings.retries else Decision(self._settings.on_failure)
+        failure = Failure(self._processor.name, failed.record, failed.exception, self._attempt, default)
+        decision = self._asked(failure) or default
+        failure = Failure(self._processor.name, failed.record, failed.exception, self._attempt, decision)
+        reason = told(failed.exception)
+        if decision is Decision.REJECT:
+            trace = "".join(traceback.format_exception(failed.exception))
+            self._sentence = Refused(failed.record, reason, trace, attempts=self._attempt)
+        if self._attempt == 1 or decision is not Decision.RETRY:
+            self._log.error("event failed", at=str(failed.record), error=reason[:200], decision=decision.value)
+            notify(self._processor.hooks, "on_error", self._log, failure=failure)
+        return failure
+
+    def _asked(self, failure: Failure) -> Decision | None:
+        try:
+            decision = self._processor.hooks.hook.decide(failure=failure)
+        except BaseException:  # noqa: BLE001 # the plugin boundary: its fault must not decide
+            self._log.error("decide hook failed, the configuration decides", exc_info=True)
+            return None
+        return decision if isinstance(decision, Decision) else None
+
+    @property
+    def pause_s(self) -> float:
+        """How long to wait before the next attempt: doubled each time, give or take a quarter."""
+        low, high = self._settings.backoff_s
+        pause: float = min(high, low * 2 ** min(self._attempt - 1, 60))
+        return pause * random.uniform(0.75, 1.25)  # noqa: S311 # spreads retries; no secret depends on it
+
+    def carry_out(self, items: Sequence[Item]) -> list[Item]:
+        """Put the refusal in the place of the event that was sentenced to it."""
+        sentence = self._sentence
+        if sentence is None:
+            return list(items)
+        return [sentence if item.record == sentence.record else item for item in items]
+
+    def is_over(self, positions: dict[Any, int]) -> bool:
+        """Tell whether there was a trial whose event is behind these positions now; then it ends."""
+        record = self._record
+        if record is None or positions.get(record.at, 0) <= record.offset:
+            return False
+        self.end()
+        return True
+
+    def end(self) -> None:
+        """Forget the event: it was done, or somebody moved the position."""
+        self._record, self._sentence, self._attempt = None, None, 0
+
+
+def told(error: BaseException) -> str:
+    """Write an exception with its kind, in one line."""
+    text = " ".join(said(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,118 @@
+"""Two workers of one processor on one PostgreSQL: one of them moves positions, the other waits its turn."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from axe import TopicPartition, operations
+from axe.assembly import Places
+from axe.config import load
+
+from .site import Keeping, Site, at, until
+
+
+@pytest.fixture
+def sites(tmp_path: Path, topic: str, postgresql_url: str) -> tuple[Site, Site]:
+    """Two programs with the same configuration."""
+    return Site(tmp_path, topic, state=postgresql_url), Site(tmp_path, topic, state=postgresql_url)
+
+
+def status_of(site: Site) -> str:
+    return str(site.app._runners[0].status.value)
+
+
+def test_the_second_worker_takes_over_and_the_first_one_takes_its_place_when_it_is_gone(
+    sites: tuple[Site, Site],
+) -> None:
+    first, second = sites
+    first.log.append(first.topic, 0)
+    with first.add(Keeping()):
+        until(lambda: first.offset == 1)
+        with second.add(Keeping()):
+            until(lambda: status_of(first) == "unassigned")
+            assert first.status == "running", "the loser must not write over the winner's status"
+            first.log.append(first.topic, 1)
+            until(lambda: first.offset == 2)
+        first.log.append(first.topic, 2)
+        until(lambda: first.offset == 3)
+
+    assert first.seen == [0, 1, 2]
+    assert first.status == "stopped"
+
+
+def test_events_go_through_one_of_two_workers_however_often_they_change(sites: tuple[Site, Site]) -> None:
+    log = sites[0].log
+    log.create_topic(sites[0].topic, 1)
+    stop = threading.Event()
+
+    def produce() -> None:
+        n = 0
+        while not stop.wait(0.002):
+            log.append(sites[0].topic, n)
+            n += 1
+
+    producer = threading.Thread(target=produce)
+    producer.start()
+    try:
+        with sites[0].add(Keeping()):
+            for _ in range(4):
+                with sites[1].add(Keeping()):
+                    time.sleep(0.4)
+                time.sleep(0.4)
+    finally:
+        stop.set()
+        producer.join()
+    sites[0].run(Keeping())
+
+    assert sites[0].seen == list(range(sites[0].offset))
+    assert sites[0].offset > 100
+
+
+def test_many_workers_may_make_the_database_at_the_same_moment(postgresql_url: str) -> None:
+    config = load({"source": "memory:", "state": postgresql_url})
+    errors: list[BaseException] = []
+
+    def make() -> None:
+        store = Places(config).store("p")
+        try:
+            store.open()
+            store.close()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert errors == []
+
+
+def test_a_failing_event_and_a_reset_of_several_partitions_do_not_deadlock(sites: tuple[Site, Site]) -> None:
+    site = sites[0]
+    site.settings.update(on_failure="reject", retries=0)
+    site.log.create_topic(site.topic, 3)
+    for partition in range(3):
+        for n in range(4):
+            site.log.append(site.topic, n, partition=partition)
+    inside = threading.Event()
+
+    def sick(event: object, state: object) -> None:
+        inside.set()
+        time.sleep(0.05)
+        at(2)(event, state)  # type: ignore[arg-type]
+
+    with site.add(Keeping(sick)):
+        inside.wait(20)
+        for _ in range(5):
+            site.operate(lambda store: operations.reset(store, dict.fromkeys(store.positions(), 0)))
+            time.sleep(0.1)
+        until(lambda: sum(site.app.processors["p"].positions.values()) == 12, 30)
+
+    assert site.status == "stopped"
+    assert {TopicPartition(site.topic, n) for n in range(3)} == set(site.app.processors["p"].positions)
