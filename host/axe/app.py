@@ -281,7 +281,7 @@ class App:
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
         self._locks = ExitStack()
-        self._stopping = threading.Event()
+        self._stop_asked = False
         if discover:
             self.plugins += tuple(assembly.installed_plugins(self.config))
             for processor in assembly.installed(self.config, self.plugins):
@@ -328,7 +328,7 @@ class App:
 
         While nothing runs, it makes the next ``start`` end at once: another thread may be about to call it.
         """
-        self._stopping.set()
+        self._stop_asked = True
         for runner in self._runners:
             runner.stop()
 
@@ -369,7 +369,7 @@ class App:
         ]
         for thread in self._threads:
             thread.start()
-        if self._stopping.is_set():
+        if self._stop_asked:
             # It came when there was nobody to be told.
             self.stop()
 
@@ -401,7 +401,7 @@ class App:
         self._wait()
         self._runners, self._threads = [], []
         self._locks.close()
-        self._stopping.clear()
+        self._stop_asked = False
 
     # --- for the handles
 
