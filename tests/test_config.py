@@ -660,3 +660,7 @@ def test_the_configuration_imports_within_the_time_that_help_has() -> None:
     )
 
     assert fastest < 0.2
+
+
+def test_a_processor_without_any_topic_is_refused() -> None:
+    assert "processors.p.topics: names no topic" in refusal({"processors": {"p": {"topics": []}}})

@@ -402,6 +402,13 @@ def test_an_object_that_can_have_no_hooks_is_refused(obj: object) -> None:
         instantiate(obj, {})
 
 
+def test_an_entry_point_of_the_wrong_type_is_named_with_its_distribution() -> None:
+    found = Found(name="n", value="m:C", distribution="axe-n", version="1.5", group=PLUGINS)
+
+    with pytest.raises(PluginError, match=r"\Aplugin n \(axe-n 1\.5\) names a int: "):
+        instantiate(3, {}, found)
+
+
 class Exits:
     def __init__(self) -> None:
         sys.exit(4)

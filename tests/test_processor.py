@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,44 @@ class WithHookOfOne:
         self.seen.append(event.offset)
 
 
+class WithStaticHook:
+    topics = ("t",)
+
+    @staticmethod
+    @axe.hookimpl
+    def on_event(event: axe.Event, state: axe.State) -> None:
+        state["n"] = state.get("n", 0) + 1
+
+
+class WithClassHook:
+    topics = ("t",)
+
+    @classmethod
+    @axe.hookimpl
+    def on_event(cls, event: axe.Event, state: axe.State) -> None:
+        state["n"] = state.get("n", 0) + 1
+
+
+class WithHookOfAnotherName:
+    topics = ("t",)
+
+    @axe.hookimpl(specname="on_event")
+    def counts(self, event: axe.Event, state: axe.State) -> None:
+        state["n"] = state.get("n", 0) + 1
+
+
+class WithCallAndHooks:
+    def __init__(self) -> None:
+        self.step = 0
+
+    @axe.hookimpl
+    def on_start(self, state: axe.State) -> None:
+        self.step = 1
+
+    def __call__(self, event: axe.Event, state: axe.State) -> None:
+        state["n"] = state.get("n", 0) + self.step
+
+
 class WithCall:
     def __call__(self, event: axe.Event, state: axe.State) -> None:
         state["n"] = state.get("n", 0) + 1
@@ -68,8 +107,27 @@ def lambda_() -> Any:
         lambda_,
         module_,
         lambda: WithCall().__call__,
+        WithStaticHook,
+        WithClassHook,
+        WithHookOfAnotherName,
+        WithCallAndHooks,
+        lambda: functools.partial(lambda step, event, state: state.update(n=state.get("n", 0) + step), 1),
     ],
-    ids=["class", "instance", "callable", "class of callables", "function", "lambda", "module", "bound method"],
+    ids=[
+        "class",
+        "instance",
+        "callable",
+        "class of callables",
+        "function",
+        "lambda",
+        "module",
+        "bound method",
+        "static method",
+        "class method",
+        "hook of another name",
+        "callable with hooks",
+        "partial",
+    ],
 )
 def test_a_handler_may_be(make: Callable[[], Any], tmp_path: Path, topic: str) -> None:
     memory_log(topic).append(topic, 1)
@@ -91,6 +149,43 @@ def test_a_handler_may_do_without_the_state(tmp_path: Path, topic: str) -> None:
     app.start(until_end=True)
 
     assert (handler.seen, seen) == ([0], [0])
+
+
+@pytest.mark.parametrize(
+    ("handler", "given"),
+    [
+        (lambda event: ("event",), 1),
+        (lambda event, state: (event, state), 2),
+        (lambda event, state=None: (event, state), 2),
+        (lambda event, *, state: (event, state), 2),
+        (lambda event, *, state=None: (event, state), 2),
+        (lambda event, seen=(), state=None: (event, state), 2),
+        (lambda *both: both, 2),
+        (lambda event, *more: (event, *more), 2),
+        (lambda event, **more: (event, *more), 1),
+        (lambda event, seen="its own": (seen,), 1),
+        (lambda event, state, seen=(): (event, state), 2),
+        (lambda other, name, /: (other, name), 2),
+    ],
+)
+def test_a_function_gets_the_state_where_it_has_room_for_it(
+    handler: Callable[..., tuple[Any, ...]], given: int, tmp_path: Path, topic: str
+) -> None:
+    memory_log(topic).append(topic, 1)
+    app = axe.App({"source": f"memory:{topic}", "state": f"sqlite:{tmp_path / 'state'}"})
+    got: list[tuple[Any, ...]] = []
+
+    @functools.wraps(handler)
+    def kept(*positional: Any, **named: Any) -> None:
+        got.append(handler(*positional, **named))
+
+    app.processors.add(id="p", topic=topic, handler=kept)
+
+    app.start(until_end=True)
+
+    (arguments,) = got
+    assert len(arguments) == given
+    assert None not in arguments
 
 
 class Forgotten:
@@ -137,6 +232,56 @@ class Nothing:
     pass
 
 
+class UnknownLikeNone:
+    @axe.hookimpl
+    def zzz(self) -> None:
+        pass
+
+
+class Generator:
+    @axe.hookimpl
+    def on_event(self, event: axe.Event, state: Any) -> Any:
+        yield
+
+
+class AsyncGenerator:
+    @staticmethod
+    @axe.hookimpl
+    async def on_event(event: axe.Event, state: Any) -> Any:
+        yield
+
+
+class GeneratorCall:
+    def __call__(self, event: axe.Event, state: Any) -> Any:
+        yield
+
+
+class StateByDefault:
+    @axe.hookimpl
+    def on_event(self, event: axe.Event, state: Any = None) -> None:
+        pass
+
+
+class StateByKeyword:
+    @axe.hookimpl
+    def on_event(self, event: axe.Event, *, state: Any) -> None:
+        pass
+
+
+class OnlyStarts:
+    @axe.hookimpl
+    def on_start(self, state: Any) -> None:
+        pass
+
+
+def generator_function(event: axe.Event, state: Any) -> Any:
+    yield
+
+
+async def async_generator_function(event: axe.Event, state: Any) -> Any:
+    yield
+
+
 async def async_function(event: axe.Event, state: Any) -> None:
     pass
 
@@ -145,14 +290,28 @@ async def async_function(event: axe.Event, state: Any) -> None:
     ("handler", "reason"),
     [
         (Forgotten(), r"on_event is not marked with @axe\.hookimpl"),
-        (Misspelt(), "on_evnt"),
-        (MisspeltBesideARightOne(), "on_strat"),
+        (Misspelt(), r"\Aits on_evnt is no hook of axe; did you mean on_event\?\Z"),
+        (MisspeltBesideARightOne(), r"on_strat is no hook of axe; did you mean on_start\?"),
+        (UnknownLikeNone(), r"zzz is no hook of axe; the hooks are commands, decide, "),
+        (Generator(), "on_event is a generator: its body would never run"),
+        (AsyncGenerator(), "on_event is a generator: its body would never run"),
+        (GeneratorCall(), "handler is a generator: its body would never run"),
+        (generator_function, "handler is a generator: its body would never run"),
+        (async_generator_function, "handler is a generator: its body would never run"),
+        (functools.partial(async_function), "async def"),
+        (functools.partial(functools.partial(generator_function), state=1), "is a generator"),
+        (functools.partial(AsyncCall()), "async def"),
+        (StateByDefault(), "on_event has a default for state, and would never get another"),
+        (StateByKeyword(), "on_event takes state as a keyword only"),
+        (OnlyStarts(), "no handler"),
+        (min, "does not say which arguments"),
         (Async(), "async def"),
         (AsyncCall(), "async def"),
         (async_function, "async def"),
         (WrongArguments(), "stat"),
-        (lambda: None, "takes 0 arguments"),
-        (lambda a, b, c: None, "takes 3 arguments"),
+        (lambda: None, r"takes \(\)"),
+        (lambda a, b, c: None, r"takes \(a, b, c\)"),
+        (lambda event, *, other: None, r"takes \(event, other\)"),
         (Both(), "both on_event and on_batch"),
         (Nothing(), "no handler"),
         (WithHook, "is a class"),
@@ -163,6 +322,20 @@ async def async_function(event: axe.Event, state: Any) -> None:
 def test_a_broken_handler_is_refused_with_what_is_wrong(handler: Any, reason: str) -> None:
     with pytest.raises(PluginError, match=reason):
         Processor("p", handler, topics=("t",))
+
+
+def test_a_wrapper_is_a_generator_by_design() -> None:
+    class Wrapping:
+        @axe.hookimpl(wrapper=True)
+        def on_event(self) -> Any:
+            return (yield)
+
+    Processor("p", _nothing, topics=("t",), plugins=(("wrapping", Wrapping()),))
+
+
+def test_a_broken_plugin_of_a_processor_is_named() -> None:
+    with pytest.raises(PluginError, match=r"the plugin reporter, .* is broken: .*on_event is not marked"):
+        Processor("p", _nothing, topics=("t",), plugins=(("reporter", Forgotten()),))
 
 
 @pytest.mark.parametrize("topics", [None, (), "", ("",), ("/created",), ("studies/",), (1,)])

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from . import assembly, operations
+from . import assembly, operations, report
 from .config import Config, load
 from .errors import ConfigError
 from .event import Failure, Rejection, TopicPartition
 from .hooks import hookimpl
-from .processor import Processor
+from .log import get_logger
+from .processor import Processor, Status
 from .runner import Runner
 from .sources import Source
 from .store import Store
@@ -81,6 +81,18 @@ class ProcessorHandle:
         self.reset(to)
 
     @property
+    def status(self) -> str:
+        """What it is doing, in the words of ``axe status``; "stopped" before its first start."""
+        with self._app.opened(self._processor, create=False) as store:
+            return Status.STOPPED.value if store is None else report.status(store)
+
+    @property
+    def last_error(self) -> str | None:
+        """The failure that it last stopped, paused or was retried at, until it is resumed or reset."""
+        with self._app.opened(self._processor, create=False) as store:
+            return None if store is None else store.control().last_error
+
+    @property
     def state(self) -> Mapping[str, Any]:
         """The values as they are committed now, read-only."""
         return _Values(self._app, self._processor)
@@ -88,19 +100,33 @@ class ProcessorHandle:
     def reset(self, to: operations.Target, *, wipe: bool = False) -> None:
         """Move the positions: to an offset, "earliest", "latest", a time, or {TopicPartition: offset}.
 
+        A time is a ``datetime`` or ISO text, UTC where it names no zone; a ``timedelta`` counts back from now.
         ``wipe`` also drops the values and tables. Works while the processor runs and at rest.
 
         Raises:
-            ConfigError: the target lies outside the log.
+            ConfigError: it is no such place, lies outside the log, or leaves out a partition that a wipe concerns.
         """
-        with self._app.opened(self._processor, create=True) as store:
+        _reset(self._app, [self._processor], to, wipe=wipe)
+
+
+def _reset(
+    app: App, processors: Iterable[Processor], to: operations.Target, *, wipe: bool, topic: str | None = None
+) -> None:
+    """Move processors, in one topic or in all that they read, once it is known where each of them goes."""
+    plans = []
+    for processor in processors:
+        with app.opened(processor, create=False) as store:
+            stored = set() if store is None else set(store.positions())
+        topics = {*processor.types, *(at.topic for at in stored if wipe)} if topic is None else {topic}
+        source = app.source(processor)
+        try:
+            plans.append((processor, operations.plan(source, stored, sorted(topics), to, wipe=wipe)))
+        finally:
+            source.close()
+    for processor, targets in plans:
+        with app.opened(processor, create=True) as store:
             assert store is not None
-            source = self._app.source(self._processor)
-            try:
-                partitions = operations.partitions_of(source, store, sorted(self._processor.types))
-                operations.reset(store, operations.resolve(source, partitions, to), wipe=wipe)
-            finally:
-                source.close()
+            operations.reset(store, targets, wipe=wipe)
 
 
 class _Values(Mapping[str, Any]):
@@ -137,13 +163,15 @@ class Processors(Mapping[str, ProcessorHandle]):
         *,
         id: str,  # noqa: A002 # the public name of contract and docs
         topic: str | None = None,
-        topics: tuple[str, ...] = (),
+        topics: str | Iterable[str] = (),
         handler: Any,
         version: int | None = None,
         settings: dict[str, Any] | None = None,
     ) -> ProcessorHandle:
         """Add a processor: a function, an object with hooks or ``__call__``, a class or a module.
 
+        Its table of the configuration counts as for one that is installed; with ``enabled = false`` it can be
+        looked at and reset, and does not run. ``block`` and ``allow`` are about what is installed.
         ``topic`` is a topic or topic/event_type; without ``topic`` and ``topics`` the handler's own count.
 
         Raises:
@@ -153,17 +181,24 @@ class Processors(Mapping[str, ProcessorHandle]):
         if id in self._found:
             message = f"there is a processor {id} already; choose another id"
             raise ConfigError(message)
-        subscriptions = (*((topic,) if topic else ()), *topics) or None
-        self._found[id] = assembly.bind(
-            self._app.config,
-            id,
-            handler,
-            topics=subscriptions,
-            version=version,
-            settings=settings,
-            plugins=self._app.plugins,
+        listed = (topics,) if isinstance(topics, str) else tuple(topics)
+        subscriptions = (*(() if topic is None else (topic,)), *listed) or None
+        self.keep(
+            assembly.bind(
+                self._app.config,
+                id,
+                handler,
+                topics=subscriptions,
+                version=version,
+                settings=settings,
+                plugins=self._app.plugins,
+            )
         )
         return self[id]
+
+    def keep(self, processor: Processor) -> None:
+        """Take in a processor that is made already, for the host's use."""
+        self._found[processor.name] = processor
 
     def bound(self) -> list[Processor]:
         """Return the processors themselves, for the host's use."""
@@ -182,16 +217,23 @@ class Processors(Mapping[str, ProcessorHandle]):
 class TopicHandle(Mapping[str, ProcessorHandle]):
     """The processors that read one topic."""
 
-    def __init__(self, readers: dict[str, ProcessorHandle]) -> None:
-        self._readers = readers
+    def __init__(self, app: App, topic: str) -> None:
+        self._app = app
+        self._topic = topic
+        self._readers = {one.name: one for one in app.processors.bound() if topic in one.types}
 
-    def reset(self, to: int | str | datetime, *, wipe: bool = False) -> None:
-        """Move every processor of the topic; see ``ProcessorHandle.reset``."""
-        for reader in self._readers.values():
-            reader.reset(to, wipe=wipe)  # type: ignore[arg-type] # a string is checked where it is used
+    def reset(self, to: operations.Target, *, wipe: bool = False) -> None:
+        """Move every processor of the topic, in this topic alone; see ``ProcessorHandle.reset``.
+
+        Where one of them cannot go there, none is moved.
+
+        Raises:
+            ConfigError: as there; also for a wipe of a processor that has read other topics, too.
+        """
+        _reset(self._app, self._readers.values(), to, wipe=wipe, topic=self._topic)
 
     def __getitem__(self, name: str) -> ProcessorHandle:
-        return self._readers[name]
+        return ProcessorHandle(self._app, self._readers[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
@@ -200,15 +242,23 @@ class TopicHandle(Mapping[str, ProcessorHandle]):
         return len(self._readers)
 
 
-class _Topics:
-    def __init__(self, processors: Processors) -> None:
-        self._processors = processors
+class Topics(Mapping[str, TopicHandle]):
+    """The topics that the processors of an App read, by name."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
 
     def __getitem__(self, topic: str) -> TopicHandle:
-        readers = {name: handle for name, handle in self._processors.items() if topic in handle.topics}
+        readers = TopicHandle(self._app, topic)
         if not readers:
             raise KeyError(topic)
-        return TopicHandle(readers)
+        return readers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted({topic for processor in self._app.processors.bound() for topic in processor.types}))
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
 
 
 class App:
@@ -227,13 +277,15 @@ class App:
         self._place = assembly.Places(self.config)
         self.plugins: tuple[tuple[str, Any], ...] = (("axe-app", self._callbacks),)
         self.processors = Processors(self)
-        self.topics = _Topics(self.processors)
+        self.topics = Topics(self)
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
+        self._locks = ExitStack()
+        self._stop_asked = False
         if discover:
             self.plugins += tuple(assembly.installed_plugins(self.config))
-            for name, handler in assembly.installed(self.config):
-                self.processors.add(id=name, handler=handler)
+            for processor in assembly.installed(self.config, self.plugins):
+                self.processors.keep(processor)
 
     def on_error(self, callback: Callable[[Failure], object]) -> Callable[[Failure], object]:
         """Call back with each failure; usable as a decorator."""
@@ -252,6 +304,7 @@ class App:
 
         Raises:
             ConfigError: nothing was added, or a setting cannot be used.
+            HostRunning: another host, or App, runs on the same state folder.
         """
         previous: Any = None
         in_main = threading.current_thread() is threading.main_thread()
@@ -259,20 +312,23 @@ class App:
             previous = signal.signal(signal.SIGTERM, lambda *_: self.stop())
         try:
             self._launch(until_end=until_end)
-            for thread in self._threads:
-                thread.join()
-        except KeyboardInterrupt:
-            self.stop()
-            for thread in self._threads:
-                thread.join()
-            raise
+            try:
+                self._wait()
+            except KeyboardInterrupt:
+                self.stop()
+                raise
+            finally:
+                self._end()
         finally:
-            self._runners, self._threads = [], []
             if in_main:
                 signal.signal(signal.SIGTERM, previous)
 
     def stop(self) -> None:
-        """Ask for an orderly end; batches at hand are finished. Usable from any thread."""
+        """Ask for an orderly end; batches at hand are finished. Usable from any thread.
+
+        While nothing runs, it makes the next ``start`` end at once: another thread may be about to call it.
+        """
+        self._stop_asked = True
         for runner in self._runners:
             runner.stop()
 
@@ -286,9 +342,7 @@ class App:
     ) -> None:
         """Stop and wait for the end."""
         self.stop()
-        for thread in self._threads:
-            thread.join()
-        self._runners, self._threads = [], []
+        self._end()
 
     def _launch(self, *, until_end: bool) -> None:
         if self._threads:
@@ -297,24 +351,57 @@ class App:
         if not self.processors:
             message = "nothing to run: add a processor with app.processors.add(id=…, topic=…, handler=…)"
             raise ConfigError(message)
-        self._runners = [
-            Runner(
-                processor,
-                self._place.store(processor.name),
-                self.source(processor),
-                self.config,
-                until_end=until_end,
-                retry_failed=True,
-                alone=self._place.of(processor.name).host_is_alone,
-            )
-            for processor in self.processors.bound()
-        ]
+        enabled = [one for one in self.processors.bound() if self.config.processor(one.name).enabled]
+        if not enabled:
+            message = f"nothing to run: `enabled = false` in the table of {', '.join(self.processors)}"
+            raise ConfigError(message)
+        for name in set(self.processors) - {one.name for one in enabled}:
+            get_logger().info("processor is disabled", processor=name)
+        try:
+            self._lock(enabled)
+            self._runners = [self._runner(processor, until_end=until_end) for processor in enabled]
+        except BaseException:
+            self._end()
+            raise
         self._threads = [
             threading.Thread(target=runner.run, name=f"axe {runner.processor.name}", daemon=True)
             for runner in self._runners
         ]
         for thread in self._threads:
             thread.start()
+        if self._stop_asked:
+            # It came when there was nobody to be told.
+            self.stop()
+
+    def _lock(self, processors: Iterable[Processor]) -> None:
+        """Say that a host runs at each place: beside ``axe run`` both would take the positions over in turns."""
+        places = {id(place): place for place in (self._place.of(one.name) for one in processors)}
+        for place in places.values():
+            lock = place.host_lock()
+            if lock is not None:
+                self._locks.callback(lock.close)
+
+    def _runner(self, processor: Processor, *, until_end: bool) -> Runner:
+        return Runner(
+            processor,
+            self._place.store(processor.name),
+            self.source(processor),
+            self.config,
+            until_end=until_end,
+            retry_failed=True,
+            alone=self._place.of(processor.name).host_is_alone,
+        )
+
+    def _wait(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _end(self) -> None:
+        """Wait for the runners, and let others run here."""
+        self._wait()
+        self._runners, self._threads = [], []
+        self._locks.close()
+        self._stop_asked = False
 
     # --- for the handles
 

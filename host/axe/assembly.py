@@ -68,7 +68,11 @@ class Places:
         """List every processor that has, or had, a database in any of these places."""
         found = set(self.of().processors())
         for name, settings in self._config.processors.items():
-            if settings.state is not None and name in self.of(name).processors():
+            try:
+                if settings.state is not None and name in self.of(name).processors():
+                    found.add(name)
+            except StoreError:
+                # There may be one: whoever opens it hears what is wrong, and the others are not left out.
                 found.add(name)
         return sorted(found)
 
@@ -180,18 +184,32 @@ def bind(  # noqa: PLR0913 # the parts of a processor, most of them optional
     version: int | None = None,
     settings: dict[str, Any] | None = None,
     plugins: Sequence[tuple[str, Any]] = (),
+    found: Found | None = None,
 ) -> Processor:
-    """Make the processor of a handler, with the settings of the configuration."""
+    """Make the processor of a handler, with the settings of the configuration.
+
+    ``found`` says for the message of an error where an installed handler comes from.
+
+    Raises:
+        PluginError: the handler is none; says why.
+    """
     configured = config.processor(name)
     own = {**(settings or {}), **configured.settings}
-    return Processor(
-        name,
-        instantiate(handler, own),
-        topics=configured.topics or topics,
-        version=version,
-        plugins=plugins,
-        settings=own,
-    )
+    made = instantiate(handler, own, found)
+    try:
+        return Processor(
+            name,
+            made,
+            topics=configured.topics or topics,
+            version=version,
+            plugins=plugins,
+            settings=own,
+        )
+    except Exception as error:
+        # Looking at a handler runs code of its own: properties.
+        said = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        message = said if found is None else f"{found} cannot run: {said}"
+        raise PluginError(message) from error
 
 
 def load_plugins(
@@ -220,14 +238,14 @@ def installed_plugins(config: Config) -> list[tuple[str, Any]]:
     return load_plugins(config, discover(config).plugins, "")
 
 
-def installed(config: Config) -> list[tuple[str, Any]]:
-    """Import the processors that are installed, leaving out broken ones with a word."""
+def installed(config: Config, plugins: Sequence[tuple[str, Any]]) -> list[Processor]:
+    """Import and bind the processors that are installed, leaving out broken ones with a word."""
     made = []
     for entry in discover(config).processors:
-        if entry.status is not FoundStatus.FOUND:
+        if entry.status is FoundStatus.BLOCKED:
             continue
         try:
-            made.append((entry.name, load(entry)))
+            made.append(bind(config, entry.name, load(entry), plugins=plugins, found=entry))
         except PluginError as error:
             get_logger().error("processor is broken", processor=entry.name, reason=str(error))
     return made

@@ -103,7 +103,7 @@ def instantiate(obj: object, settings: Mapping[str, Any], found: Found | None = 
     """
     if obj is None or isinstance(obj, bool | int | float | complex | str | bytes | list | tuple | dict | set):
         message = (
-            f"{found or obj!r} names a {type(obj).__name__}: "
+            f"{repr(obj) if found is None else found} names a {type(obj).__name__}: "
             "let its entry point name a class, an instance, a module or a function"
         )
         raise PluginError(message)

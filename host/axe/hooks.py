@@ -7,12 +7,14 @@ A processor's own object implements hooks of the first four groups for itself. A
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from .config import did_you_mean
 from .errors import AxeError, PluginError
 from .event import CommitReport, Decision, Event, Failure, Record, Rejection
 
@@ -191,10 +193,11 @@ def first_answer(manager: pluggy.PluginManager, hook: str, settings: Mapping[str
 
 
 def refuse_slips(plugin: Any) -> None:
-    """Refuse by name what pluggy would pass over in silence.
+    """Refuse by name what pluggy would pass over in silence, or say in its own words.
 
     Raises:
-        PluginError: the object is a class, or a hook of its is not marked or ``async def``.
+        PluginError: the object is a class, or a hook of its is unknown, is not marked, or would not be called
+            as it is written.
     """
     if inspect.isclass(plugin):
         message = f"{plugin.__name__} is a class, not an instance of it"
@@ -206,16 +209,65 @@ def refuse_slips(plugin: Any) -> None:
             member = inspect.getattr_static(plugin, name)
         except AttributeError:
             continue
-        function = member.__func__ if isinstance(member, staticmethod | classmethod) else member
+        function = inner(member)
         if not inspect.isfunction(function):
             continue
-        marked = hasattr(function, MARK)
-        if name in HOOK_NAMES and not marked:
+        if (options := options_of(member)) is not None:
+            _refuse_slips_of(name, function, options)
+        elif name in HOOK_NAMES:
             message = f"its {name} is not marked with @axe.hookimpl, so it would never be called"
             raise PluginError(message)
-        if marked and inspect.iscoroutinefunction(function):
-            message = f"its {name} is `async def`; hooks are plain functions: write `def`"
+
+
+def inner(member: Any) -> Any:
+    """Return the function in what a class may hold of it."""
+    return member.__func__ if isinstance(member, staticmethod | classmethod) else member
+
+
+def options_of(member: Any) -> dict[str, Any] | None:
+    """Return what ``hookimpl`` noted at a function; None where it is not marked."""
+    options = getattr(inner(member), MARK, None)
+    return options if isinstance(options, dict) else None
+
+
+def never_runs(function: Any) -> str | None:
+    """Say why the body of a function would not run when it is called; None where it would."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    for called in (function, getattr(type(function), "__call__", None)):  # noqa: B004 # of the class, not of it
+        if inspect.iscoroutinefunction(called):
+            return "is `async def`: its body would never run; write `def`"
+        if inspect.isgeneratorfunction(called) or inspect.isasyncgenfunction(called):
+            return "is a generator: its body would never run; write it without `yield`"
+    return None
+
+
+def _refuse_slips_of(name: str, function: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    hook = options.get("specname") or name
+    if hook not in HOOK_NAMES:
+        if options.get("optionalhook"):
+            return
+        advice = did_you_mean(hook, HOOK_NAMES, f"the hooks are {', '.join(sorted(HOOK_NAMES))}")
+        message = f"its {hook} is no hook of axe; {advice}"
+        raise PluginError(message)
+    # A wrapper is a generator by design.
+    if not (options.get("wrapper") or options.get("hookwrapper")) and (reason := never_runs(function)) is not None:
+        message = f"its {name} {reason}"
+        raise PluginError(message)
+    for parameter in inspect.signature(function).parameters.values():
+        has_default = parameter.default is not parameter.empty
+        if parameter.kind is parameter.KEYWORD_ONLY and not has_default:
+            message = f"its {name} takes {parameter.name} as a keyword only; hooks are called by position: drop the `*`"
             raise PluginError(message)
+        if has_default and parameter.name in _arguments(hook):
+            message = f"its {name} has a default for {parameter.name}, and would never get another; write it without"
+            raise PluginError(message)
+
+
+def _arguments(hook: str) -> tuple[str, ...]:
+    """Return the names of a hook's arguments, as it is specified."""
+    specification = vars(ProcessorHooks).get(hook) or vars(HostHooks)[hook]
+    return tuple(inspect.signature(specification).parameters)[1:]
 
 
 def notify(hooks: pluggy.PluginManager, hook: str, log: Any, **given: Any) -> None:

@@ -7,40 +7,109 @@ run no code of the plugin: what a plugin has to do about a reset, its worker run
 from __future__ import annotations
 
 import getpass
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 
+from .config import parse_start
 from .errors import ConfigError, TopicMissing
 from .event import TopicPartition
 from .sources import Source
 from .store import Store
 
-Target = int | Literal["earliest", "latest"] | datetime | timedelta | Mapping[TopicPartition, int]
+Target = int | str | datetime | timedelta | Mapping[TopicPartition, int]
+"""Where to: what ``read_target`` takes."""
+
+_Place = int | Literal["earliest", "latest"] | datetime | dict[TopicPartition, int]
 
 
-def resolve(source: Source, partitions: list[TopicPartition], to: Target) -> dict[TopicPartition, int]:
-    """Work out the offsets that a target means for these partitions now.
+def plan(
+    source: Source, stored: Iterable[TopicPartition], topics: Collection[str], to: Target, *, wipe: bool
+) -> dict[TopicPartition, int]:
+    """Work out the offsets that a target means now for the partitions of these topics; nothing is changed.
 
-    A ``timedelta`` counts back from now.
+    ``stored`` are all partitions that the processor has positions of.
 
     Raises:
-        ConfigError: a number lies outside the log, or a named partition is not read.
+        ConfigError: it is no target, lies outside the log, or would not do for a wipe.
     """
-    bounds = source.bounds(partitions)
+    place = read_target(to)
+    known = set(stored)
+    partitions: list[TopicPartition] = []
+    for topic in topics:
+        try:
+            partitions += source.partitions(topic)
+        except TopicMissing as error:
+            if not (wipe and any(at.topic == topic for at in known)):
+                raise ConfigError(str(error)) from error
+    targets = _resolved(source, partitions, place)
+    if wipe:
+        # What was read from a partition that is gone is dropped, too; should it come back, it is read whole.
+        targets |= dict.fromkeys({at for at in known if at.topic in topics} - set(partitions), 0)
+        _refuse_to_leave(known - set(targets))
+    return targets
+
+
+def read_target(to: object) -> _Place:
+    """Read a target: an offset, "earliest", "latest", a time, a time back from now, or offsets by partition.
+
+    A time is a ``datetime`` or ISO text, in UTC where it names no zone; a ``timedelta`` counts back from now.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if isinstance(to, str):
+        try:
+            return parse_start(to)
+        except ConfigError:
+            raise _no_target(to) from None
     if isinstance(to, timedelta):
-        to = datetime.now(UTC) - to
+        try:
+            return datetime.now(UTC) - to
+        except OverflowError:
+            message = f"{to} is longer ago than a clock can tell"
+            raise ConfigError(message) from None
     if isinstance(to, datetime):
-        return source.offsets_at(partitions, int(to.timestamp() * 1000))
+        return to.replace(tzinfo=UTC) if to.tzinfo is None else to
     if isinstance(to, Mapping):
-        targets = {TopicPartition(*at): offset for at, offset in to.items()}
-    elif isinstance(to, str):
+        if not to or not all(_is_partition(at) and _is_offset(offset) for at, offset in to.items()):
+            raise _no_target(to)
+        return {TopicPartition(*at): offset for at, offset in to.items()}
+    if not _is_offset(to):
+        raise _no_target(to)
+    return to  # type: ignore[return-value] # just checked
+
+
+def _is_offset(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_partition(value: object) -> bool:
+    match value:
+        case (str(), partition):
+            return _is_offset(partition)
+    return False
+
+
+def _no_target(to: Any) -> ConfigError:
+    message = (
+        f"{to!r:.100} is no place in a log; give an offset, 'earliest', 'latest', an ISO time such as "
+        "2026-03-01T12:00:00Z, a datetime, a timedelta back from now, or {TopicPartition: offset}"
+    )
+    return ConfigError(message)
+
+
+def _resolved(source: Source, partitions: list[TopicPartition], to: _Place) -> dict[TopicPartition, int]:
+    if isinstance(to, datetime):
+        # Before 1970 there is no record, and Kafka takes negative times for "earliest" and "latest".
+        return source.offsets_at(partitions, max(0, int(to.timestamp() * 1000)))
+    bounds = source.bounds(partitions)
+    if isinstance(to, str):
         return {at: bound.begin if to == "earliest" else bound.end for at, bound in bounds.items()}
-    else:
-        targets = dict.fromkeys(partitions, to)
+    targets = to if isinstance(to, dict) else dict.fromkeys(partitions, to)
     for at, offset in targets.items():
         if at not in bounds:
-            message = f"{at} is not among the partitions that the processor reads"
+            message = f"{at} is not among what is to be moved: {', '.join(map(str, sorted(bounds))) or 'nothing'}"
             raise ConfigError(message)
         if not bounds[at].begin <= offset <= bounds[at].end:
             message = f"{at} holds the offsets {bounds[at].begin} to {bounds[at].end}; {offset} is outside"
@@ -48,20 +117,13 @@ def resolve(source: Source, partitions: list[TopicPartition], to: Target) -> dic
     return targets
 
 
-def partitions_of(source: Source, store: Store, topics: list[str] | None = None) -> list[TopicPartition]:
-    """List the partitions of the topics, or of those that the store has positions for."""
-    stored = list(store.positions())
-    names = topics or sorted({at.topic for at in stored})
-    if not names:
-        message = f"{store.processor} has not read anything yet: there is nothing to reset"
+def _refuse_to_leave(left: Iterable[TopicPartition]) -> None:
+    if left := sorted(left):
+        message = (
+            f"a wipe drops what was built from {', '.join(map(str, left))} too, and this would not read it again; "
+            "move every partition of the processor, or leave the wipe out"
+        )
         raise ConfigError(message)
-    found = []
-    for topic in names:
-        try:
-            found += source.partitions(topic)
-        except TopicMissing as error:
-            raise ConfigError(str(error)) from error
-    return found
 
 
 def reset(
@@ -70,9 +132,14 @@ def reset(
     """Move positions, and with ``wipe`` drop what the plugin built; returns the positions before.
 
     The epoch goes up, so that a batch that is under way loses its compare-and-set and counts for nothing.
+
+    Raises:
+        ConfigError: a wipe that would leave the position of a partition; nothing is changed.
     """
     with store.begin() as transaction:
         before, is_all = transaction.move_by_hand(targets)
+        if wipe and not is_all:
+            _refuse_to_leave(set(store.positions()) - set(targets))
         # Not before: on PostgreSQL another operator's reset may commit while this one waits for the rows.
         control = transaction.control()
         values: dict[str, object] = {"last_error": None}

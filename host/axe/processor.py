@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from .config import TOPIC
 from .errors import PluginError
 from .event import Event
-from .hooks import MARK, hookimpl, new_plugin_manager, refuse_slips, register
+from .hooks import hookimpl, never_runs, new_plugin_manager, options_of, refuse_slips, register
 
 NAME_FORM = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -59,8 +60,13 @@ class Processor:
         self.types = _subscriptions(getattr(handler, "topics", None) if topics is None else topics)
         self.hooks = new_plugin_manager()
         for plugin_name, plugin in plugins:
-            register(self.hooks, plugin, plugin_name)
-        register(self.hooks, _with_hooks(handler), name)
+            try:
+                register(self.hooks, plugin, plugin_name)
+            except PluginError as error:
+                message = f"the plugin {plugin_name}, which it would use, is broken: {error}"
+                raise PluginError(message) from error
+        for part, suffix in _parts(handler):
+            register(self.hooks, part, name + suffix)
         self.on_event, self.on_batch = self._handlers()
 
     def _handlers(self) -> tuple[Callable[[Event, Any], None] | None, Callable[[list[Event], Any], None] | None]:
@@ -85,8 +91,8 @@ def _direct(hook: Any, first: str) -> Callable[[Any, Any], None]:
     impls = hook.get_hookimpls()
     if len(impls) == 1 and not (impls[0].wrapper or impls[0].hookwrapper):
         function, names = impls[0].function, tuple(impls[0].argnames)
-        if isinstance(impls[0].plugin, _CallableWithState):
-            return impls[0].plugin.handler
+        if isinstance(impls[0].plugin, _Called):
+            return impls[0].plugin.call
         if names == (first, "state"):
             return function  # type: ignore[no-any-return]
         if names == (first,):
@@ -94,48 +100,66 @@ def _direct(hook: Any, first: str) -> Callable[[Any, Any], None]:
     return lambda given, state: hook(**{first: given, "state": state})
 
 
-def _with_hooks(handler: Any) -> Any:
-    """Return an object with hooks for whatever a handler may be."""
+def _parts(handler: Any) -> list[tuple[Any, str]]:
+    """List the objects with hooks that a handler comes to, and what tells each by name: itself, and its call."""
     # A marked method of another name counts too: registration refuses it by name.
-    if any(hasattr(inspect.getattr_static(handler, name, None), MARK) for name in dir(handler)):
-        return handler
+    members = {name: inspect.getattr_static(handler, name, None) for name in dir(handler)}
+    marked = {options.get("specname") or name for name, one in members.items() if (options := options_of(one))}
+    parts = [(handler, "")] if marked else []
+    if marked & {"on_event", "on_batch"}:
+        return parts
     refuse_slips(handler)
-    if not callable(handler):
-        message = "it has no handler: give it an on_event(event, state) marked with @axe.hookimpl"
-        raise PluginError(message)
-    call = handler if inspect.isroutine(handler) else handler.__call__
-    if inspect.iscoroutinefunction(call):
-        message = "its handler is `async def`; handlers are plain functions: write `def`"
-        raise PluginError(message)
-    try:
-        parameters = [p for p in inspect.signature(handler).parameters.values() if p.default is p.empty]
-    except (TypeError, ValueError):
-        parameters = []
-    takes = sum(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in parameters)
-    if takes not in (1, 2):
-        message = f"its handler takes {takes} arguments; handlers take (event) or (event, state)"
-        raise PluginError(message)
-    return _Callable(handler) if takes == 1 else _CallableWithState(handler)
+    if callable(handler):
+        return [*parts, (_Called(handler), " (called)" if marked else "")]
+    if marked:
+        return parts
+    message = "it has no handler: give it an on_event(event, state) marked with @axe.hookimpl"
+    raise PluginError(message)
 
 
-class _Callable:
-    def __init__(self, handler: Callable[[Event], None]) -> None:
-        self._handler = handler
+class _Called:
+    """A handler that is called itself, with or without the state."""
 
-    @hookimpl
-    def on_event(self, event: Event) -> None:
-        """Call the handler."""
-        self._handler(event)
-
-
-class _CallableWithState:
-    def __init__(self, handler: Callable[[Event, Any], None]) -> None:
-        self.handler = handler
+    def __init__(self, handler: Callable[..., object]) -> None:
+        if (reason := never_runs(handler)) is not None:
+            message = f"its handler {reason}"
+            raise PluginError(message)
+        self.call = _taking_both(handler)
 
     @hookimpl
     def on_event(self, event: Event, state: Any) -> None:
         """Call the handler."""
-        self.handler(event, state)
+        self.call(event, state)
+
+
+def _taking_both(handler: Callable[..., Any]) -> Callable[[Event, Any], None]:
+    """Return a handler as one that takes (event, state), looked at once and not at each event."""
+    try:
+        signature = inspect.signature(handler)
+    except (TypeError, ValueError) as error:
+        message = "its handler does not say which arguments it takes; wrap it in a function of (event, state)"
+        raise PluginError(message) from error
+    parameters = list(signature.parameters.values())
+    second = parameters[1] if len(parameters) > 1 else None
+    # `lambda event, seen=seen: …` binds something of its own: only under the name `state` is it for us.
+    own = second is not None and second.default is not second.empty and second.name != "state"
+    if not own and _fits(signature, None, None):
+        return handler
+    if "state" in signature.parameters and _fits(signature, None, state=None):
+        return lambda event, state: handler(event, state=state)
+    if _fits(signature, None):
+        return lambda event, _state: handler(event)
+    names = ", ".join(one.name for one in parameters if one.default is one.empty)
+    message = f"its handler takes ({names}); handlers take (event) or (event, state)"
+    raise PluginError(message)
+
+
+def _fits(signature: inspect.Signature, *positional: object, **named: object) -> bool:
+    try:
+        signature.bind(*positional, **named)
+    except TypeError:
+        return False
+    return True
 
 
 def _version(source: Any) -> int:
@@ -157,6 +181,9 @@ def _subscriptions(topics: Any) -> dict[str, frozenset[str] | None]:
         topic, slash, kind = subscription.partition("/")
         if not topic or (slash and not kind):
             message = f"its topic {subscription!r} is neither a topic nor topic/event_type"
+            raise PluginError(message)
+        if not TOPIC.match(topic):
+            message = f"its topic {topic!r:.100} is no name of a topic (letters, digits, '.', '_', '-')"
             raise PluginError(message)
         if not slash or (topic in types and types[topic] is None):
             types[topic] = None

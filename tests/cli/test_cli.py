@@ -15,7 +15,7 @@ from axe.cli import hoisted
 from axe.cli.reset import parse_target
 from axe.errors import ConfigError
 
-from .conftest import Project
+from .conftest import COUNTER, Project
 
 
 def one_line(text: str) -> bool:
@@ -139,8 +139,29 @@ def test_processors_says_what_is_ready_and_what_it_reads(project: Project) -> No
                 "status": "ready",
                 "reason": None,
             }
-        ]
+        ],
+        "plugins": [],
     }
+
+
+def test_processors_lists_the_plugins_too_and_what_is_wrong_with_them(project: Project) -> None:
+    project.install("counter")
+    project.install("commands", COMMANDS, group="axe.plugins")
+    project.install("bad", "import no_such_module", group="axe.plugins")
+    project.install("off", "raise AssertionError('imported')", group="axe.plugins")
+    project.configure('block = ["off"]')
+
+    document, shown = project.json("processors"), project.axe("processors").stdout
+
+    assert [row["name"] for row in document["processors"]] == ["counter"]
+    assert [(row["name"], row["distribution"], row["version"], row["status"]) for row in document["plugins"]] == [
+        ("bad", "axe-bad", "1.0", "broken"),
+        ("commands", "axe-commands", "1.0", "ready"),
+        ("off", "axe-off", "1.0", "blocked"),
+    ]
+    assert "No module named 'no_such_module'" in document["plugins"][0]["reason"]
+    for said in ("plugin ", "axe-commands", "ready", "no_such_module", "`block` has off"):
+        assert said in shown
 
 
 def test_processors_says_what_is_blocked_and_by_what(project: Project) -> None:
@@ -241,6 +262,17 @@ def test_status_goes_on_without_the_source_and_soon(project: Project) -> None:
     assert time.monotonic() - started < 12
 
 
+def test_an_unreachable_broker_is_one_line_that_says_what_to_do(project: Project) -> None:
+    ran(project)
+    project.configure(source="kafka://127.0.0.1:1")
+
+    said = project.axe("status").stderr
+
+    assert one_line(said)
+    assert said.startswith("axe: no answer from 127.0.0.1:1 (the cluster's id): broker transport failure; start the")
+    assert said.rstrip().endswith("start the broker, or correct `source`")
+
+
 def test_watch_and_json_do_not_go_together(project: Project) -> None:
     assert project.axe("status", "--watch", "--json").returncode == 2
 
@@ -299,6 +331,35 @@ def test_a_reset_beyond_the_log_is_refused(project: Project) -> None:
     assert done.returncode == 2
     assert "4 is outside" in done.stderr
     assert position(project) == 3
+
+
+def test_where_one_of_several_cannot_go_there_none_is_moved(project: Project) -> None:
+    ran(project)
+    project.install("long", COUNTER.replace("studies", "long"))
+    project.publish("long", *range(9))
+    project.work("long")
+
+    done = project.axe("reset", "long", "counter", "--to", "5", "--yes")
+
+    assert done.returncode == 2
+    assert "studies[0] holds the offsets 0 to 3" in done.stderr
+    assert [row["positions"][0]["position"] for row in project.json("status")["processors"]] == [3, 9]
+
+
+def test_a_wipe_of_one_topic_of_two_is_refused_and_says_why(project: Project) -> None:
+    project.install("both", COUNTER.replace('("studies",)', '("studies", "visits")'))
+    project.publish("studies", {}, {})
+    project.publish("visits", {})
+    project.work("both")
+
+    done = project.axe("reset", "--topic", "studies", "--to", "earliest", "--wipe", "--yes")
+
+    assert done.returncode == 2
+    assert "drops what was built from visits[0] too" in done.stderr
+    assert project.json("state", "both") == {"count": 3}
+    project.json("reset", "--topic", "studies", "--to", "earliest", "--yes")
+    (row,) = project.json("status")["processors"]
+    assert [at["position"] for at in row["positions"]] == [0, 1]
 
 
 def test_what_never_ran_can_be_placed_by_a_reset(project: Project) -> None:
@@ -410,6 +471,68 @@ def test_state_shows_all_values_or_one(project: Project) -> None:
     assert "did you mean count?" in missing.stderr
 
 
+# --- one of several cannot be read
+
+
+DAMAGED = "a file that is no database, and longer than the sixteen bytes that tell one"
+
+
+def with_a_damaged_one(project: Project) -> None:
+    """Let `counter` and `damaged` have a rejection each, and spoil the database of one."""
+    for name in ("counter", "damaged"):
+        project.install(name)
+    project.publish("studies", {"bad": True})
+    project.work("counter")
+    project.work("damaged")
+    for beside in (project.folder / "state").glob("damaged.db-*"):
+        beside.unlink()
+    (project.folder / "state" / "damaged.db").write_text(DAMAGED * 100)
+
+
+def test_a_damaged_database_hides_no_rejections_of_others(project: Project) -> None:
+    with_a_damaged_one(project)
+
+    done = project.axe("rejections", "list", "--json")
+
+    assert [row["processor"] for row in json.loads(done.stdout)["rejections"]] == ["counter"]
+    assert done.returncode == 1
+    assert done.stderr.startswith("axe: damaged: ")
+    assert one_line(done.stderr)
+
+
+def test_a_damaged_database_keeps_no_other_from_being_paused_and_resumed(project: Project) -> None:
+    with_a_damaged_one(project)
+
+    for command, paused in (("pause", True), ("resume", False)):
+        done = project.axe(command, "damaged", "counter", "--json")
+
+        assert json.loads(done.stdout) == {"processors": [{"name": "counter", "paused": paused}]}
+        assert done.returncode == 1
+        assert done.stderr.startswith("axe: damaged: ")
+
+
+def test_a_damaged_database_is_one_row_of_status_and_one_problem_of_check(project: Project) -> None:
+    with_a_damaged_one(project)
+
+    rows = {row["name"]: row for row in project.json("status")["processors"]}
+    problems = [one["subject"] for one in project.json("check", code=1)["findings"] if one["result"] == "problem"]
+
+    assert (rows["counter"]["status"], rows["damaged"]["status"]) == ("stopped", "failed")
+    assert problems == ["database of damaged"]
+
+
+def test_a_place_of_its_own_that_is_away_hides_no_other_processor(project: Project) -> None:
+    ran(project)
+    project.install("apart")
+    project.configure("[processors.apart]\nstate = 'postgresql+psycopg://127.0.0.1:1/none'\n")
+
+    rows = {row["name"]: row for row in project.json("status")["processors"]}
+
+    assert rows["counter"]["positions"][0]["position"] == 3
+    assert (rows["apart"]["status"], rows["apart"]["lag"]) == ("unassigned", None)
+    assert project.axe("rejections", "list").returncode == 1
+
+
 # --- check
 
 
@@ -445,6 +568,25 @@ def test_check_finds_a_broken_plugin_a_missing_topic_and_a_shortened_log(project
 
     assert set(problems) == {"processor bad", "topic missing", "positions of counter"}
     assert "the log ends at 1" in problems["positions of counter"]
+
+
+def test_check_and_status_say_which_distribution_is_broken(project: Project) -> None:
+    ran(project)
+    project.install("number", "Counter = 3", group="axe.plugins")
+    project.install("bad", "class Counter: topics = ('studies',)")
+    project.install("Upper")
+
+    problems = [one for one in project.json("check", code=1)["findings"] if one["result"] == "problem"]
+
+    assert [(one["subject"], one["message"].partition(")")[0] + ")") for one in problems] == [
+        ("processor Upper", "processor Upper (axe-Upper 1.0)"),
+        ("processor bad", "processor bad (axe-bad 1.0)"),
+        ("plugin number", "plugin number (axe-number 1.0)"),
+    ]
+    assert all(one["message"].count("(axe-") == 1 for one in problems)
+    project.configure('block = ["counter"]')
+    notes = {row["name"]: row["note"] for row in project.json("status")["processors"]}
+    assert notes["counter"] == "processor counter (axe-counter 1.0) is blocked: `block` has counter"
 
 
 def test_check_finds_a_database_that_is_gone(project: Project) -> None:

@@ -27,14 +27,15 @@ class Finding(NamedTuple):
 
 def check(ctx: typer.Context) -> int:
     """Look at configuration, plugins, source, topics, databases and positions; exit 1 if something is wrong."""
-    from .processors import described
+    from .processors import described, described_plugins
     from .run import require_installed
 
     session: Session = ctx.obj
     findings = _configuration(session)
     require_installed(session)
     rows = described(session)
-    findings += [_of_processor(row) for row in rows] + _plugins(session)
+    findings += [_of_processor(row) for row in rows]
+    findings += [_of_plugin(row) for row in described_plugins(session)]
     topics = {row["name"]: _topics(row["topics"]) for row in rows if row["status"] == "ready"}
     versions = {row["name"]: row["version"] for row in rows if row["status"] == "ready"}
     source, found = _source(session)
@@ -65,25 +66,21 @@ def _configuration(session: Session) -> list[Finding]:
 
 
 def _of_processor(row: dict[str, Any]) -> Finding:
+    ready = f"version {row['version']}, reads {', '.join(row['topics'])}"
+    return _of_package(f"processor {row['name']}", row, row["distribution_version"], ready)
+
+
+def _of_plugin(row: dict[str, Any]) -> Finding:
+    return _of_package(f"plugin {row['name']}", row, row["version"], ", ".join(row.get("hooks", ())))
+
+
+def _of_package(subject: str, row: dict[str, Any], version: str, ready: str) -> Finding:
     result = {"ready": _OK, "blocked": _NOTE, "broken": _PROBLEM}[row["status"]]
-    message = row["reason"] or f"version {row['version']}, reads {', '.join(row['topics'])}"
-    return Finding(f"processor {row['name']}", result, f"blocked: {message}" if row["status"] == "blocked" else message)
-
-
-def _plugins(session: Session) -> list[Finding]:
-    """Import the packages of ``axe.plugins`` aside, too."""
-    from ..discovery import PLUGINS, FoundStatus
-    from ..probe import probe
-
-    found = session.discovered.plugins
-    ready = [(PLUGINS, one.name) for one in found if one.status is FoundStatus.FOUND]
-    probed = probe(session.config.path, ready)
-    findings = []
-    for one in found:
-        reason = probed[one.name].reason if one.status is FoundStatus.FOUND else one.reason
-        result = _OK if reason is None else _NOTE if one.status is FoundStatus.BLOCKED else _PROBLEM
-        findings.append(Finding(f"plugin {one.name}", result, reason or ""))
-    return findings
+    if row["reason"] is None:
+        return Finding(subject, result, ready)
+    where = f"{subject} ({row['distribution']} {version})"
+    message = row["reason"] if row["reason"].startswith(where) else f"{where}: {row['reason']}"
+    return Finding(subject, result, f"blocked: {message}" if row["status"] == "blocked" else message)
 
 
 def _topics(subscriptions: list[str]) -> list[str]:

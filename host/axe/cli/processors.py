@@ -8,13 +8,14 @@ import typer
 
 from .session import Session, table
 
+_PLUGIN_COLUMNS = ("name", "distribution", "version", "hooks", "status", "reason")
+
 
 def processors(ctx: typer.Context) -> None:
-    """List the installed processors: ready, blocked or broken, and why."""
+    """List what is installed, processors and plugins: ready, blocked or broken, and why."""
     session: Session = ctx.obj
-    rows = described(session)
-    session.show(
-        {"processors": rows},
+    rows, plugins = described(session), described_plugins(session)
+    tables = [
         table(
             ("processor", "distribution", "version", "topics", "status", "reason"),
             (
@@ -28,10 +29,19 @@ def processors(ctx: typer.Context) -> None:
                 )
                 for row in rows
             ),
-        ),
-    )
+        )
+    ]
+    if plugins:
+        columns = [column for column in _PLUGIN_COLUMNS if column in plugins[0]]
+        lines = [[_shown(row[column]) for column in columns] for row in plugins]
+        tables.append(table(("plugin", *columns[1:]), lines))
+    session.show({"processors": rows, "plugins": plugins}, *tables)
     if not rows:
         session.warn("no processor is installed: pip install a package that has one")
+
+
+def _shown(cell: Any) -> str:
+    return ", ".join(cell) if isinstance(cell, list) else cell or ""
 
 
 def described(session: Session) -> list[dict[str, Any]]:
@@ -58,4 +68,24 @@ def described(session: Session) -> list[dict[str, Any]]:
                 "reason": what.reason,
             }
         )
+    return rows
+
+
+def described_plugins(session: Session) -> list[dict[str, Any]]:
+    """Describe every installed package of ``axe.plugins``; each import runs aside."""
+    from ..discovery import PLUGINS, FoundStatus
+    from ..probe import Probed, probe
+
+    found = session.discovered.plugins
+    probed = probe(session.config.path, [(PLUGINS, one.name) for one in found if one.status is FoundStatus.FOUND])
+    rows: list[dict[str, Any]] = []
+    for one in found:
+        status, what = one.status.value, Probed(reason=one.reason)
+        if one.status is FoundStatus.FOUND:
+            what = probed[one.name]
+            status = "broken" if what.reason else "ready"
+        row: dict[str, Any] = {"name": one.name, "distribution": one.distribution, "version": one.version}
+        if (hooks := getattr(what, "hooks", None)) is not None:
+            row["hooks"] = list(hooks)
+        rows.append({**row, "status": status, "reason": what.reason})
     return rows

@@ -20,20 +20,24 @@ def list_(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only those of this processor.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many of each processor, oldest first.")] = None,
-) -> None:
+) -> int:
     """List the dead letters, without their contents."""
     session: Session = ctx.obj
-    rows = []
-    for one in session.with_database() if name is None else session.require_known([name]):
+    rows: list[dict[str, Any]] = []
+
+    def collect(one: str) -> None:
         with session.store(one) as store:
             letters = [] if store is None else store.dead_letters(limit=limit)
-        rows += [{"processor": one, **{key: letter[key] for key in _SHORT}} for letter in letters]
+        rows.extend({"processor": one, **{key: letter[key] for key in _SHORT}} for letter in letters)
+
+    failed = session.each(session.with_database() if name is None else session.require_known([name]), collect)
     lines = [
         (row["processor"], row["id"], _record(row), row["rejected_at"], row["attempts"], row["status"], row["reason"])
         for row in rows
     ]
     columns = ("processor", "#id", "record", "rejected at", "#attempts", "status", "reason")
     session.show({"rejections": rows}, table(columns, lines))
+    return 1 if failed else 0
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from ..errors import ConfigError, TopicMissing
+from ..errors import ConfigError
 from .session import Session, table
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ def reset(
         message = "say which processors: either their names, or --topic TOPIC"
         raise ConfigError(message)
     target = parse_target(to)
-    plans = [_plan(session, name, topic, target) for name in _chosen(session, names or [], topic)]
+    # All of them before the first is moved: where one cannot go there, none is.
+    plans = [_plan(session, name, topic, target, wipe=wipe) for name in _chosen(session, names or [], topic)]
     rows = [row for plan in plans for row in _rows(plan, wipe=wipe)]
     rows_shown = [(*list(row.values())[:-1], "yes" if wipe else "no") for row in rows]
     moved = table(("processor", "partition", "#from", "#to", "wipe"), rows_shown)
@@ -125,20 +126,15 @@ def _topics(session: Session, name: str, *, quiet: bool = False) -> list[tuple[s
     raise ConfigError(message)
 
 
-def _plan(session: Session, name: str, only: str | None, target: Target) -> _Plan:
+def _plan(session: Session, name: str, only: str | None, target: Target, *, wipe: bool) -> _Plan:
     """Work out where one processor would go; nothing is changed."""
-    from ..operations import resolve
+    from .. import operations
 
     topics = _topics(session, name)
-    partitions = []
-    for topic in [one for one, _ in topics if only in (None, one)]:
-        try:
-            partitions += session.source.partitions(topic)
-        except TopicMissing as error:
-            raise ConfigError(str(error)) from error
-    after = resolve(session.source, partitions, target)
     with session.store(name) as store:
         stored = {} if store is None else store.positions()
+    chosen = [one for one, _ in topics if only in (None, one)]
+    after = operations.plan(session.source, stored, chosen, target, wipe=wipe)
     before = {at: stored[at].position if at in stored else None for at in after}
     return _Plan(name, topics[0][1], before, after)
 

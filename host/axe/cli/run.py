@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -13,6 +15,8 @@ from ..errors import ConfigError
 from .session import Session, clean, console, table
 
 Rows = list[dict[str, Any]]
+
+_RATE_OVER_S = 5.0
 
 
 def run(
@@ -92,19 +96,54 @@ def _progress(session: Session, *, shown: bool) -> Iterator[Callable[[Rows], Non
         redirect_stderr=False,
     )
     tasks: dict[str, progress.TaskID] = {}
+    paces: dict[str, Pace] = {}
 
     def update(rows: Rows) -> None:
         for row in rows:
-            name, events, lag, rate = row["name"], row["events"] or 0, row.get("lag"), row.get("rate") or 0.0
+            name, events, lag = row["name"], row["events"], row["lag"]
             if name not in tasks:
                 tasks[name] = bars.add_task(Text(clean(name)).plain, total=None, said="")
-            left = "" if lag is None else f"  lag {lag:,}{_time_left(lag, rate)}"
+                paces[name] = Pace()
             total = None if lag is None else max(events + lag, 1)
             done = 1 if total == 1 and lag == 0 else events
-            bars.update(tasks[name], total=total, completed=done, said=f"{events:,} events  {rate:,.0f}/s{left}")
+            bars.update(tasks[name], total=total, completed=done, said=paces[name].said(events, lag))
 
     with bars:
         yield update
+
+
+class Pace:
+    """How far one processor is and how fast it goes, in words."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._events = _Meter(clock)
+        self._read = _Meter(clock)
+
+    def said(self, events: int, lag: int | None) -> str:
+        """Say it: events, rate, and where the end is known lag and time left."""
+        words = f"{events:,} events  {self._events.rate(events):,.0f}/s"
+        if lag is None:
+            return words
+        # The lag also shrinks by what is no event of this processor, and the end stands still.
+        return f"{words}  lag {lag:,}{_time_left(lag, self._read.rate(-lag))}"
+
+
+class _Meter:
+    """How fast a count grows: its rate over the last seconds."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._seen: deque[tuple[float, int]] = deque()
+
+    def rate(self, count: int) -> float:
+        """Note a count, and return by how much it has grown per second."""
+        now = self._clock()
+        self._seen.append((now, count))
+        # The oldest one that is kept is at least so old, once there are any.
+        while len(self._seen) > 1 and self._seen[1][0] <= now - _RATE_OVER_S:
+            self._seen.popleft()
+        since, before = self._seen[0]
+        return (count - before) / (now - since) if now > since else 0.0
 
 
 def _time_left(lag: int, rate: float) -> str:

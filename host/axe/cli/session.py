@@ -6,13 +6,13 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, SourceUnavailable
+from ..errors import AxeError, ConfigError, SourceUnavailable
 
 if TYPE_CHECKING:
     from ..assembly import Places
@@ -80,6 +80,22 @@ class Session:
     def with_database(self) -> list[str]:
         """List the processors that have, or had, a database."""
         return self.places.processors()
+
+    def each(self, names: Iterable[str], work: Callable[[str], None]) -> list[str]:
+        """Do something with each processor; return those where it failed, each with a word on stderr.
+
+        One database that is damaged or away is no reason to leave the others out.
+        """
+        failed = []
+        for name in names:
+            try:
+                work(name)
+            except ConfigError:
+                raise
+            except AxeError as error:
+                self.warn(f"{name}: {error}")
+                failed.append(name)
+        return failed
 
     def known(self) -> list[str]:
         """List every processor that is installed or has a database and whose name is possible."""

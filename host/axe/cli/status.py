@@ -65,7 +65,7 @@ def snapshots(session: Session) -> list[dict[str, Any]]:
         if name not in installed:
             note = "no plugin: it has a database, but is not installed"
         elif installed[name].status is not FoundStatus.FOUND:
-            note = f"{installed[name].status.value}: {installed[name].reason}"
+            note = f"{installed[name]} is {installed[name].status.value}: {installed[name].reason}"
         rows.append({**row, "note": note})
     return rows
 
@@ -91,6 +91,8 @@ def _table(rows: list[dict[str, Any]]) -> Any:
         positions = ", ".join(f"{at['topic']}[{at['partition']}]@{at['position']}" for at in row["positions"])
         worker = ", ".join(f"{one['host']}:{one['pid']}" for one in row["workers"])
         said = "; ".join(filter(None, (row["last_error"], row["note"])))
-        lag = (row["lag"], row["lag_s"]) if row["positions"] else (None, None)
-        lines.append((row["name"], row["status"], positions or None, *lag, row["rejections"], worker or None, said))
+        lag, lag_s = row["lag"], row["lag_s"]
+        lines.append(
+            (row["name"], row["status"], positions or None, lag, lag_s, row["rejections"], worker or None, said)
+        )
     return table(("processor", "status", "positions", "#lag", "#lag s", "#rejections", "worker", "last error"), lines)

@@ -8,6 +8,7 @@ from .loading import load
 from .masking import looks_secret, masked_url, tls_warnings
 from .model import (
     NAME,
+    TOPIC,
     BatchConfig,
     Config,
     HostConfig,
@@ -20,6 +21,7 @@ from .wording import did_you_mean
 
 __all__ = [
     "NAME",
+    "TOPIC",
     "BatchConfig",
     "Config",
     "HostConfig",

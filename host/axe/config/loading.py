@@ -15,12 +15,11 @@ import msgspec
 
 from ..errors import ConfigError
 from .masking import looks_secret, passwords_of
-from .model import NAME, BatchConfig, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
+from .model import NAME, TOPIC, BatchConfig, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
 from .wording import described, did_you_mean, join, join_steps, kind_of, member
 
 _PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,200}\Z")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,200}[A-Za-z0-9])?\Z")
-_TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _PROPERTY = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\Z")
 _URL = re.compile(r"[a-z][a-z0-9+._-]*:")
@@ -111,7 +110,7 @@ class _Loader:
         block = self.names("block", table, _PATTERN, "name of a processor or plugin, or a pattern such as study-*")
         topics, processors = self.tables("topics", table), self.tables("processors", table)
         for name in topics:
-            if not _TOPIC.match(name):
+            if not TOPIC.match(name):
                 raise self.error(join("topics", name), "is no name of a topic (letters, digits, '.', '_', '-')")
         for name in processors:
             self.check_name(join("processors", name), name)
@@ -180,8 +179,10 @@ class _Loader:
             raise self.error(f"{path}.start", str(error)) from None
         if config.backoff_s[0] > config.backoff_s[1]:
             raise self.error(f"{path}.backoff_s", "expected the shorter pause first, then the longest one")
+        if config.topics == ():
+            raise self.error(f"{path}.topics", "names no topic; name one, or leave the setting out")
         for index, topic in enumerate(config.topics or ()):
-            if not (_TOPIC.match(topic.partition("/")[0]) and not topic.endswith("/")):
+            if not (TOPIC.match(topic.partition("/")[0]) and not topic.endswith("/")):
                 raise self.error(f"{path}.topics[{index}]", "expected a topic, or topic/event type")
         for index, plugin in enumerate(config.plugins or ()):
             self.check_name(f"{path}.plugins[{index}]", plugin, shown=False)

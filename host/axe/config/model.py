@@ -14,6 +14,9 @@ from ..errors import ConfigError
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}\Z")
 """What a processor or plugin may be called: its name becomes a file, a schema and a process title."""
 
+TOPIC = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}\Z")
+"""What a topic may be called: Kafka's own rule, and a name that can be that of a file."""
+
 # The upper bounds are beyond any use; they keep infinities and overflows out of the C code
 # that waits and allocates.
 SECONDS_OF_30_YEARS = 1e9

@@ -211,4 +211,6 @@ def translated(error: KafkaError, subject: str, brokers: str) -> SourceError:
             return SourceUnavailable(f"{brokers} refuses this client ({subject}): {error.str()}")
         case Trouble.DAMAGED:
             return SourceUnavailable(f"{subject} cannot be read from {brokers}: {error.str()}")
-    return SourceUnavailable(f"no answer from {brokers} ({subject}): {error.str()}")
+    # "Failed to get metadata: Local: Broker transport failure": the last part is the cause.
+    cause = error.str().rpartition(": ")[2].lower()
+    return SourceUnavailable(f"no answer from {brokers} ({subject}): {cause}; start the broker, or correct `source`")
