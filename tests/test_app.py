@@ -246,6 +246,18 @@ def test_an_app_that_runs_is_not_disturbed_by_a_second_start(tmp_path: Path, top
         until(lambda: p.offset == 4)
 
 
+def test_a_stop_after_the_end_stops_no_later_start(tmp_path: Path, topic: str) -> None:
+    log, seen = memory_log(topic), list[int]()
+    app = axe.App({"source": f"memory:{topic}", "state": f"sqlite:{tmp_path}"})
+    app.processors.add(id="p", topic=topic, handler=lambda event: seen.append(event.value))
+    for n in range(2):
+        log.append(topic, n)
+        app.start(until_end=True)
+        app.stop()
+
+    assert seen == [0, 1]
+
+
 def test_a_stop_that_comes_before_the_start_is_not_forgotten_and_counts_once(tmp_path: Path, topic: str) -> None:
     filled(topic, ["t"])
     app = an_app(tmp_path, topic)

@@ -281,7 +281,7 @@ class App:
         self._runners: list[Runner] = []
         self._threads: list[threading.Thread] = []
         self._locks = ExitStack()
-        self._stop_asked = False
+        self._stop_asked = self._has_ended = False
         if discover:
             self.plugins += tuple(assembly.installed_plugins(self.config))
             for processor in assembly.installed(self.config, self.plugins):
@@ -326,9 +326,10 @@ class App:
     def stop(self) -> None:
         """Ask for an orderly end; batches at hand are finished. Usable from any thread.
 
-        While nothing runs, it makes the next ``start`` end at once: another thread may be about to call it.
+        Before the first ``start`` it makes that end at once: another thread may be about to call it. After an
+        end it does nothing.
         """
-        self._stop_asked = True
+        self._stop_asked = not self._has_ended
         for runner in self._runners:
             runner.stop()
 
@@ -345,6 +346,7 @@ class App:
         self._end()
 
     def _launch(self, *, until_end: bool) -> None:
+        self._has_ended = False
         if self._threads:
             message = "this App runs already"
             raise ConfigError(message)
@@ -401,7 +403,7 @@ class App:
         self._wait()
         self._runners, self._threads = [], []
         self._locks.close()
-        self._stop_asked = False
+        self._stop_asked, self._has_ended = False, True
 
     # --- for the handles
 
