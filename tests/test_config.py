@@ -397,6 +397,13 @@ def test_settings_that_are_too_deep_are_refused_and_so_are_cycles() -> None:
         ("auto.offset.reset", "use `start`"),
         ("group.id", "use `group`"),
         ("bootstrap.servers", "`source`"),
+        ("metadata.broker.list", "`source`"),
+        ("enable.partition.eof", "everything"),
+        ("isolation.level", "aborted"),
+        ("allow.auto.create.topics", "no topics"),
+        ("default.topic.config", "under [kafka]"),
+        ("topic.auto.offset.reset", "use `start`"),
+        ("stats.some_cb", "takes a function"),
     ],
 )
 def test_properties_that_run_code_or_break_the_promise_are_refused_with_the_reason(name: str, reason: str) -> None:

@@ -397,33 +397,11 @@ def test_the_properties_of_the_configuration_reach_the_client(
     assert source.topic_id(topic)
 
 
-@pytest.mark.parametrize(
-    ("name", "reason"),
-    [
-        ("plugin.library.paths", "load code"),
-        ("sasl.kerberos.kinit.cmd", "run a command"),
-        ("ssl.engine.location", "load code"),
-        ("ssl.providers", "load code"),
-        ("test.mock.num.brokers", "pretended"),
-        ("enable.auto.commit", "positions"),
-        ("auto.commit.enable", "positions"),
-        ("enable.auto.offset.store", "positions"),
-        ("auto.offset.reset", "`start`"),
-        ("enable.partition.eof", "everything"),
-        ("isolation.level", "aborted"),
-        ("allow.auto.create.topics", "no topics"),
-        ("default.topic.config", "under [kafka]"),
-        ("group.id", "`group`"),
-        ("bootstrap.servers", "`source`"),
-        ("metadata.broker.list", "`source`"),
-    ],
-)
-def test_a_property_that_breaks_the_promise_is_refused_with_the_reason(name: str, reason: str) -> None:
+def test_a_property_that_breaks_the_promise_is_refused_by_the_source_too() -> None:
     with pytest.raises(ConfigError) as caught:
-        KafkaSource("127.0.0.1:9", group="g", properties={name: "canary"}, client_id="tests")
+        KafkaSource("127.0.0.1:9", group="g", properties={"enable.auto.commit": "canary"}, client_id="tests")
 
-    assert name in str(caught.value)
-    assert reason in str(caught.value)
+    assert '"enable.auto.commit" is refused: positions' in str(caught.value)
     assert "canary" not in str(caught.value)
 
 

@@ -10,9 +10,8 @@ from ..errors import AxeError, SourceUnavailable
 from .session import Session, table
 
 if TYPE_CHECKING:
-    from ..event import TopicPartition
-    from ..sources import Bounds, Source
-    from ..store import Control, Store, StoredPosition
+    from ..sources import Source
+    from ..store import Control, Store
 
 _OK, _NOTE, _PROBLEM = "ok", "note", "problem"
 
@@ -131,47 +130,24 @@ def _of_store(session: Session, name: str, version: int | None, source: Source |
 
 def _of_positions(store: Store, control: Control, version: int | None, source: Source | None) -> list[Finding]:
     """Hold the stored positions against the log, as a worker does at its start."""
-    name, stored = store.processor, store.positions()
-    subject = f"positions of {name}"
-    way_out = f"restore the log, or decide with `axe reset {name} --to earliest` (or latest, a number, a time)"
-    findings = []
-    if stored and version is not None and control.version != version and control.pending != "wipe":
-        said = (
-            f"the state was built by version {control.version}, version {version} is installed; "
-            f"`axe reset {name} --to earliest --wipe` builds it anew"
-        )
-        findings.append(Finding(subject, _PROBLEM, said))
-    if source is None or not stored:
-        return findings
-    cluster = source.cluster_id()
-    if control.cluster_id is not None and cluster is not None and control.cluster_id != cluster:
-        said = f"they are for the cluster {control.cluster_id}, this is {cluster}; {way_out}"
-        return [*findings, Finding(subject, _PROBLEM, said)]
-    wrong: list[str] = []
+    from ..fit import Log, misfits
+
+    subject, stored = f"positions of {store.processor}", store.positions()
+    if not stored:
+        return []
+    log, wrong = Log(None, {}, {}), []
     for topic in sorted({at.topic for at in stored}):
-        rows = {at: row for at, row in stored.items() if at.topic == topic}
+        if source is None:
+            break
         try:
-            there = set(source.partitions(topic))
-            bounds = source.bounds([at for at in rows if at in there])
-            wrong += _misfits(rows, bounds, source.topic_id(topic))
+            asked = Log.of(source, [topic])
         except AxeError as error:
             wrong.append(f"{topic} cannot be asked: {error}")
-    findings += [Finding(subject, _PROBLEM, f"{said}; {way_out}") for said in wrong]
-    return findings or [Finding(subject, _OK, f"{len(stored)} within the log")]
-
-
-def _misfits(
-    stored: dict[TopicPartition, StoredPosition], bounds: dict[TopicPartition, Bounds], topic_id: str | None
-) -> list[str]:
-    said = []
-    for at, row in sorted(stored.items()):
-        if row.topic_id is not None and topic_id is not None and row.topic_id != topic_id:
-            return [f"the topic {at.topic} was made anew since it was read to {row.position}"]
-        if at not in bounds:
-            said.append(f"{at} is no longer there")
-        elif row.position < bounds[at].begin:
-            gone = bounds[at].begin - row.position
-            said.append(f"{at}@{row.position}, but the log begins at {bounds[at].begin}: {gone} are gone")
-        elif row.position > bounds[at].end:
-            said.append(f"{at}@{row.position}, but the log ends at {bounds[at].end}")
-    return said
+        else:
+            log = Log(asked.cluster_id, log.topic_ids | asked.topic_ids, log.bounds | asked.bounds)
+            gone = sorted(str(at) for at in stored if at.topic == topic and at not in asked.bounds)
+            wrong += [f"{at} is no longer there" for at in gone]
+    wrong += [str(misfit) for misfit in misfits(store.processor, version, control, stored, log)]
+    if not wrong and source is not None:
+        return [Finding(subject, _OK, f"{len(stored)} within the log")]
+    return [Finding(subject, _PROBLEM, said) for said in wrong]

@@ -17,6 +17,7 @@ from .model import (
     TopicConfig,
     parse_start,
 )
+from .properties import refusal
 from .wording import did_you_mean
 
 __all__ = [
@@ -33,5 +34,6 @@ __all__ = [
     "looks_secret",
     "masked_url",
     "parse_start",
+    "refusal",
     "tls_warnings",
 ]

@@ -16,6 +16,7 @@ import msgspec
 from ..errors import ConfigError
 from .masking import looks_secret, passwords_of
 from .model import NAME, TOPIC, BatchConfig, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
+from .properties import refusal
 from .wording import described, did_you_mean, join, join_steps, kind_of, member
 
 _PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,200}\Z")
@@ -27,20 +28,6 @@ _URL = re.compile(r"[a-z][a-z0-9+._-]*:")
 _DEEPEST = 64
 _LARGEST_SECRET_FILE = 1 << 20
 _TOO_LONG_TO_SHOW = 10**18
-
-_REFUSED_PROPERTIES = {
-    **dict.fromkeys(("plugin.library.paths", "ssl.engine.location", "ssl.providers"), "it loads code; remove it"),
-    "sasl.kerberos.kinit.cmd": "it runs a command; run kinit beside axe instead",
-    **dict.fromkeys(
-        ("enable.auto.commit", "auto.commit.enable", "enable.auto.offset.store"),
-        "positions are committed with the state and nowhere else; remove it",
-    ),
-    "auto.offset.reset": "a lost position is never replaced by a guess; "
-    "use `start` in the processor's table for where a new one begins",
-    "group.id": "each processor has its own group; use `group` in the processor's table",
-    "bootstrap.servers": "the brokers stand in `source`",
-    "metadata.broker.list": "the brokers stand in `source`",
-}
 
 _NOT_IN_FILE = frozenset({"base", "path", "secrets"})
 
@@ -208,7 +195,7 @@ class _Loader:
                 raise self.error(path, "is no property of librdkafka, such as security.protocol")
             if name in flat:
                 raise self.error(path, "is written twice, with and without quotes; keep one")
-            if reason := _refusal(name):
+            if reason := refusal(name):
                 raise self.error(path, f"is refused: {reason}")
             if not isinstance(item, str | int | float) or (isinstance(item, float) and not math.isfinite(item)):
                 raise self.wrong_type(path, "text, a number, true or false", item)
@@ -328,12 +315,6 @@ class _Loader:
             if key not in known:
                 advice = did_you_mean(key, known, f"known are {', '.join(known)}")
                 raise self.error(join(path, key), f"unknown setting; {advice}")
-
-
-def _refusal(name: str) -> str | None:
-    if name.startswith("test.mock."):
-        return "it replaces the brokers by a mock; remove it"
-    return _REFUSED_PROPERTIES.get(name.removeprefix("topic."))
 
 
 def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException
 
+from ..config import refusal
 from ..errors import ConfigError, SourceError, SourceUnavailable, TopicMissing
 from ..log import get_logger
 
@@ -42,26 +43,6 @@ _FIXED: Final[Mapping[str, Any]] = {
     "isolation.level": "read_committed",
 }
 
-_RUNS_CODE = "it makes the client load code or run a command"
-_POSITIONS = "axe keeps positions beside the state; the client must not move them"
-_REFUSED: Final[Mapping[str, str]] = {
-    "plugin.library.paths": _RUNS_CODE,
-    "sasl.kerberos.kinit.cmd": _RUNS_CODE,
-    "ssl.engine.location": _RUNS_CODE,
-    "ssl.providers": _RUNS_CODE,
-    "enable.auto.commit": _POSITIONS,
-    "auto.commit.enable": _POSITIONS,
-    "enable.auto.offset.store": _POSITIONS,
-    "auto.offset.reset": "a position outside the log is reported, not moved; use `start` of the processor",
-    "enable.partition.eof": "without it axe cannot tell that it has read everything",
-    "isolation.level": "records of aborted transactions would take effect; axe reads committed ones",
-    "allow.auto.create.topics": "axe creates no topics",
-    "default.topic.config": "write the property itself under [kafka]",
-    "group.id": "use `group` of the processor",
-    "bootstrap.servers": 'use `source`, as in source = "kafka://host:9092"',
-    "metadata.broker.list": 'use `source`, as in source = "kafka://host:9092"',
-}
-
 
 def check_properties(properties: Mapping[str, Any]) -> None:
     """Refuse librdkafka properties that run code, break axe's promise, or have a setting of their own.
@@ -70,9 +51,7 @@ def check_properties(properties: Mapping[str, Any]) -> None:
         ConfigError: names the property and the reason; never shows a value, which may be a secret.
     """
     for name, value in properties.items():
-        reason = "it replaces the broker by a pretended one" if name.startswith("test.mock.") else _REFUSED.get(name)
-        if name.endswith("_cb") or name in ("logger", "on_commit", "on_delivery"):
-            reason = "it takes a function, which no configuration can hold"
+        reason = refusal(name)
         if reason is not None:
             raise ConfigError(f'[kafka] "{name}" is refused: {reason}')
         if not isinstance(value, str | int | float):
