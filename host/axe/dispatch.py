@@ -93,28 +93,28 @@ class Dispatcher:
             return Failed(event.record, error)
         return None
 
-    def handle_all(self, events: Sequence[Event], state: HandlerState) -> Iterator[Outcome]:
-        """Run the handler on events in order, ending each in the state; yield what did not go well.
+    def handle_all(self, events: Sequence[Event], state: HandlerState) -> Iterator[tuple[Refused | Failed, int]]:
+        """Run the handler on events in order; yield what did not go well, and how many changes there were before it.
 
         One ``try`` around the loop, entered anew after each exception, costs a healthy event nothing.
         """
         assert self._on_event is not None
-        on_event, touched, clear = self._on_event, state.touched, state.touched.clear
+        on_event, changes = self._on_event, state.changes
         self._calls += 1
         self._rest = rest = iter(events)
         while True:
             event: Any = None
+            mark = 0
             try:
                 for event in rest:
+                    mark = len(changes)
                     on_event(event, state)
                     if state.watched:
                         state.end_event()
-                    elif touched:
-                        clear()
             except Reject as reject:
-                yield _refused(event, reject)
+                yield _refused(event, reject), mark
             except BaseException as error:  # noqa: BLE001 # the plugin boundary, sys.exit() included
-                yield Failed(event.record, error)
+                yield Failed(event.record, error), mark
             else:
                 return
 
@@ -210,7 +210,7 @@ class _Topic:
         while True:
             try:
                 for raw, value in rest:
-                    append(Event(quick(value) if len(value) <= length else json(value), raw, self))
+                    append(Event(raw, quick(value) if len(value) <= length else json(value), self))
             except (ValueError, TypeError, DecodeError):
                 # Bytes that do not decode, or a tombstone, which has no length: the careful way tells.
                 item = self._item(raw)
@@ -239,8 +239,8 @@ class _Topic:
             if type(value) is Decoded:
                 value = value.value
             if self._decode_key is None or (key := form.key(raw)) is None:
-                return Event(value, raw, self, kind)
-            return Event(value, raw, self, kind, self._decode_key(key))
+                return Event(raw, value, self, kind)
+            return Event(raw, value, self, kind, self._decode_key(key))
         except (DecodeError, Reject) as error:
             return Refused(form.record(raw), said(error), None)
         except BaseException as error:  # noqa: BLE001 # a decoder of a plugin may raise anything

@@ -98,8 +98,8 @@ class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
     makes one with ``axe.testing.make_event``.
     """
 
-    value: Any
     _raw: Any
+    value: Any
     _origin: Origin
     _type: str | msgspec.UnsetType | None = msgspec.UNSET
     _key: Any = msgspec.UNSET

@@ -402,8 +402,8 @@ class Runner:
             if events and not dispatcher.handle_batch(events, state):
                 raise _Spoiled
             return refused, None
-        for outcome in dispatcher.handle_all(events, state):
-            if type(outcome) is Refused and state.undo_event():
+        for outcome, mark in dispatcher.handle_all(events, state):
+            if type(outcome) is Refused and state.undo_event(mark):
                 refused.append(outcome)
             else:
                 raise _Spoiled

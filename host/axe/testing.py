@@ -54,7 +54,7 @@ def make_event(  # noqa: PLR0913 # all that an event has, by name
     """
     content = None if value is None else msgspec.json.encode(value)
     record = Record(topic, partition, offset, key, content, tuple(headers), timestamp_ms)
-    return Event(value, record, _Made(), msgspec.UNSET if type is None else type)
+    return Event(record, value, _Made(), msgspec.UNSET if type is None else type)
 
 
 class Harness:

@@ -67,8 +67,8 @@ class HandlerState(Protocol):
     isolated: bool
     """Set by ``savepoint``: each event is undone alone, if need be."""
 
-    touched: dict[Any, Any]
-    """Not empty once the event at hand changed something; the host empties it after each event."""
+    changes: list[Any]
+    """Grows with what events of the batch change; how long it is before an event is what ``undo_event`` is told."""
 
     watched: bool
     """Whether events need ``end_event`` at once, because they may have left something open; may always be False."""
@@ -76,8 +76,8 @@ class HandlerState(Protocol):
     def end_event(self) -> None:
         """Finish what an event has begun; raises what the event is then said to have failed at."""
 
-    def undo_event(self) -> bool:
-        """Take back what the event at hand did, and empty ``touched``.
+    def undo_event(self, mark: int) -> bool:
+        """Take back what was changed since ``changes`` had this length, and shorten it to that.
 
         False where that cannot be told: then the whole batch is undone and its events run one at a time.
         """

@@ -20,7 +20,7 @@ _SCALARS = (int, str, float, bool, type(None))
 _SAFE = (str, bool, type(None))
 _UNREAD: Any = object()
 _ABSENT: Any = object()
-# Among the keys that an event touched: it got hold of a list or dict, which it may have changed in place.
+# In the place of a key among the changes: an event got hold of a list or dict, which it may have changed in place.
 _ENTANGLED: Any = object()
 
 _encode = msgspec.json.Encoder().encode
@@ -89,8 +89,8 @@ class State(MutableMapping[str, Any]):
         self._cursor: Any = None
         self._session: Session | None = None
         self.isolated = False
-        self.touched: dict[Any, Any] = {}
-        """What the event at hand did: the keys that it set with their values before, and marks of the rest."""
+        self.changes: list[tuple[Any, Any]] = []
+        """What events of this batch changed, the last one last: keys with their values before."""
         self.watched = connection.handed_out
         """Whether an event may have used SQL, so that ``end_event`` has to look at what it left."""
 
@@ -98,34 +98,32 @@ class State(MutableMapping[str, Any]):
 
     def __getitem__(self, key: str) -> Any:
         """Return the value of a key."""
-        value = self._live.get(key, _UNREAD)
-        if value is _UNREAD:
-            value = self._load(key)
+        value = self.get(key, _ABSENT)
         if value is _ABSENT:
             raise KeyError(key)
-        if type(value) not in _SCALARS:
-            self.touched[_ENTANGLED] = True
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
-        value = self._live.get(key, _UNREAD)
-        if value is _UNREAD:
+        try:
+            value = self._live[key]
+        except KeyError:
             value = self._load(key)
+        if type(value) in _SCALARS:
+            return value
         if value is _ABSENT:
             return default
-        if type(value) not in _SCALARS:
-            self.touched[_ENTANGLED] = True
+        # A list or dict, which the handler may change in place.
+        self.changes.append((_ENTANGLED, None))
         return value
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set the value of a key; it is checked and written when the event or the batch ends."""
-        live, touched = self._live, self.touched
-        if key not in touched:
-            if type(key) is not str:
-                message = f"a key of the state is a string, not {type(key).__name__}"
-                raise StateError(message)
-            touched[key] = live.get(key, _UNREAD)
+        if type(key) is not str:
+            message = f"a key of the state is a string, not {type(key).__name__}"
+            raise StateError(message)
+        live = self._live
+        self.changes.append((key, live.get(key, _UNREAD)))
         live[key] = value
 
     def __delitem__(self, key: str) -> None:
@@ -210,7 +208,7 @@ class State(MutableMapping[str, Any]):
     _over = False
 
     def end_event(self) -> None:
-        """Let what the event did stand: flush and close its session, forget what was before.
+        """Look at what the event left: flush and close its session.
 
         Raises:
             StateError: a savepoint of the handler's own is still open.
@@ -225,12 +223,12 @@ class State(MutableMapping[str, Any]):
             # Rolled back by a later event, it would take along the events between.
             message = "the handler left a savepoint (begin_nested) open; end it in the handler"
             raise StateError(message)
-        self.touched.clear()
 
     def end(self) -> None:
         """Refuse whatever a handler that kept this state wants of it: nobody would write it."""
         self.drop_session()
-        self._live = self._stored = self.touched = _Over()
+        self._live = self._stored = _Over()
+        self.changes = []
         self._driver = self._cursor = None
         self._over = True
 
@@ -240,16 +238,17 @@ class State(MutableMapping[str, Any]):
         if session is not None:
             session.discard()  # type: ignore[attr-defined] # only StateSession is ever kept there
 
-    def undo_event(self) -> bool:
-        """Take back what the event did to the values; False if it may have done more than that."""
-        if _ENTANGLED in self.touched or self._connection.handed_out:
+    def undo_event(self, mark: int) -> bool:
+        """Take back the changes since there were ``mark`` of them; False if the event may have done more than that."""
+        since = self.changes[mark:]
+        if self._connection.handed_out or any(key is _ENTANGLED for key, _ in since):
             return False
-        for key, value in self.touched.items():
+        for key, value in reversed(since):
             if value is _UNREAD:
                 del self._live[key]
             else:
                 self._live[key] = value
-        self.touched.clear()
+        del self.changes[mark:]
         return True
 
     def write(self) -> None:
@@ -282,7 +281,7 @@ class State(MutableMapping[str, Any]):
         """Forget what was read and set, so that it is read from the database again."""
         self._live.clear()
         self._stored.clear()
-        self.touched.clear()
+        self.changes.clear()
 
 
 class _Over(dict[Any, Any]):
