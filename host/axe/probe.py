@@ -31,6 +31,8 @@ class Probed(NamedTuple):
     topics: tuple[str, ...] = ()
     version: int | None = None
     reason: str | None = None
+    hooks: tuple[str, ...] = ()
+    """Which hooks a package of ``axe.plugins`` implements."""
 
 
 def probe(
@@ -90,11 +92,11 @@ class _Child:
             return Probed(reason=f"its import does not end: stopped after {self._limit_s:g} s")
         self.kill()  # what it left behind
         try:
-            topics, version, reason = json.loads(self._result.read_text())
+            topics, version, reason, hooks = json.loads(self._result.read_text())
         except (OSError, ValueError):
             how = f"signal {-code}" if code < 0 else f"exit code {code}"
             return Probed(reason=f"its import ended the process ({how})")
-        return Probed(tuple(topics), version, reason)
+        return Probed(tuple(topics), version, reason, tuple(hooks))
 
     def kill(self) -> None:
         """End it, and what it started."""
@@ -105,9 +107,8 @@ class _Child:
 
 def _learn(config_path: str | None, group: str, name: str) -> Probed:
     """Import and bind one plugin, in the child."""
-    from . import assembly
     from .config import load as load_config
-    from .discovery import PROCESSORS, FoundStatus, discover, instantiate, load
+    from .discovery import PROCESSORS, FoundStatus, discover, load, load_plugin
 
     config = load_config(config_path)
     discovered = discover(config)
@@ -117,8 +118,10 @@ def _learn(config_path: str | None, group: str, name: str) -> Probed:
     if entry is None:
         return Probed(reason="it is not installed, or may not run")
     if group != PROCESSORS:
-        instantiate(load(entry), config.plugins.get(name, {}), entry)
-        return Probed()
+        return Probed(hooks=load_plugin(entry, config.plugins.get(name, {}))[1])
+    # Not for a plugin: it takes as long to import as the rest of this process.
+    from . import assembly
+
     processor = assembly.bind(config, name, load(entry))
     topics = []
     for topic, types in processor.types.items():
