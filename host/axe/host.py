@@ -6,15 +6,12 @@ It imports no processor and holds no consumer; ``axe.plugins`` packages with a `
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import connection, forkserver
-from multiprocessing.context import ForkServerContext
+from collections.abc import Callable, Sequence
+from multiprocessing import connection
 from typing import Any
 
 import msgspec
@@ -24,6 +21,9 @@ from .config import Config, did_you_mean, tls_warnings
 from .discovery import Found, FoundStatus, discover
 from .errors import AxeError, ConfigError
 from .log import get_logger
+from .process import WorkerProcess, start_fork_server
+
+__all__ = ["Host", "HostResult", "start_fork_server"]
 
 _TICK_S = 0.2
 _FIRST_PAUSE_S = 0.1
@@ -38,14 +38,6 @@ class HostResult(msgspec.Struct):
 
     processors: list[dict[str, Any]]
     exit_code: int
-
-
-def start_fork_server() -> ForkServerContext:
-    """Start what workers come from, once; it imports the libraries while its caller goes on."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["axe.preload"])
-    forkserver.ensure_running()
-    return context
 
 
 class Host:
@@ -69,7 +61,7 @@ class Host:
         self._debug = debug
         self._on_progress = on_progress
         self._log = get_logger()
-        self._context = start_fork_server()
+        start_fork_server()
 
         self._places = assembly.Places(config)
         self._signals = 0
@@ -161,7 +153,7 @@ class Host:
                     self._log.error("service failed to start", plugin=name, exc_info=True)
 
     def _main_loop(self) -> None:
-        while self._signals == 0 and any(group.process is not None or group.restart_at for group in self._groups):
+        while self._signals == 0 and any(group.worker is not None or group.restart_at for group in self._groups):
             self._listen(_TICK_S)
             for group in self._groups:
                 self._tend(group)
@@ -172,16 +164,17 @@ class Host:
         deadline = time.monotonic() + self.config.host.shutdown_s
         for group in self._groups:
             group.restart_at = None
-            group.tell_to_stop()
-        while any(group.process is not None for group in self._groups):
+            if group.worker is not None:
+                group.worker.tell_to_stop()
+        while any(group.worker is not None for group in self._groups):
             self._listen(_TICK_S / 2)
             forced = self._signals > 1 or time.monotonic() > deadline
             for group in self._groups:
-                if group.process is not None and not group.process.is_alive():
+                if group.worker is not None and not group.worker.is_alive():
                     self._collect(group)
-                elif group.process is not None and forced:
+                elif group.worker is not None and forced:
                     self._log.warning("worker is killed, its last batch is undone", processors=group.names)
-                    group.process.kill()
+                    group.worker.kill()
 
     def _signalled(self, *_: object) -> None:
         self._signals += 1
@@ -193,32 +186,21 @@ class Host:
     # --- workers
 
     def _launch(self, group: _Group) -> None:
-        from .worker import work
-
-        ours, theirs = multiprocessing.Pipe()
-        arguments = (group.members, self._plugins, self.config, theirs)
-        options = {"until_end": self._until_end, "debug": self._debug}
-        process = self._context.Process(target=work, args=arguments, kwargs=options, name=f"axe {group.names}")
-        with _no_main():
-            process.start()
-        theirs.close()
-        group.process, group.line, group.restart_at, group.started_at = process, ours, None, time.monotonic()
+        group.worker = WorkerProcess(
+            group.members, self._plugins, self.config, until_end=self._until_end, debug=self._debug
+        )
+        group.restart_at = None
 
     def _listen(self, timeout_s: float) -> None:
-        lines = {group.line: group for group in self._groups if group.line is not None}
-        sentinels = [group.process.sentinel for group in self._groups if group.process is not None]
-        for ready in connection.wait([*lines, *sentinels], timeout=timeout_s):
-            if isinstance(ready, connection.Connection):
-                self._drain(lines[ready])
+        workers = [group.worker for group in self._groups if group.worker is not None]
+        connection.wait([sign for worker in workers for sign in worker.signs], timeout=timeout_s)
+        for group in self._groups:
+            self._drain(group)
 
     def _drain(self, group: _Group) -> None:
-        try:
-            while group.line is not None and group.line.poll():
-                self._hear(group, group.line.recv())
-        except (EOFError, OSError):
-            if group.line is not None:
-                group.line.close()
-            group.line = None
+        if group.worker is not None:
+            for message in group.worker.heard():
+                self._hear(group, message)
 
     def _hear(self, group: _Group, message: dict[str, Any]) -> None:
         row = self._row(message["name"])
@@ -243,21 +225,17 @@ class Host:
                 group.done.add(message["name"])
 
     def _tend(self, group: _Group) -> None:
-        if group.process is not None and not group.process.is_alive():
+        if group.worker is not None and not group.worker.is_alive():
             self._collect(group)
         if group.restart_at is not None and time.monotonic() >= group.restart_at:
             self._launch(group)
 
     def _collect(self, group: _Group) -> None:
         """A worker has ended: in order, or is it to be started again?"""
-        assert group.process is not None
+        assert group.worker is not None
         self._drain(group)
-        code = group.process.exitcode
-        group.process.close()
-        group.process = None
-        if group.line is not None:
-            group.line.close()
-            group.line = None
+        code = group.worker.let_go()
+        group.worker = None
         group.events.clear()
         group.rejections.clear()
         left = [found.name for found in group.members if found.name not in group.done]
@@ -293,27 +271,13 @@ class Host:
         row["status"], row["reason"] = "broken", reason
 
 
-@contextmanager
-def _no_main() -> Iterator[None]:
-    """Hide the file of the command, which a worker would run again, and import the command line by it."""
-    main = vars(sys.modules["__main__"])
-    file = main.pop("__file__", None)
-    try:
-        yield
-    finally:
-        if file is not None:
-            main["__file__"] = file
-
-
 class _Group:
     """The processors of one worker process, and the process."""
 
     def __init__(self, members: list[Found]) -> None:
         self.members = members
-        self.process: Any = None
-        self.line: connection.Connection | None = None
+        self.worker: WorkerProcess | None = None
         self.restart_at: float | None = None
-        self.started_at = 0.0
         self.deaths = 0
         self.done: set[str] = set()
         self.events: dict[str, int] = {}
@@ -322,10 +286,3 @@ class _Group:
     @property
     def names(self) -> str:
         return ", ".join(found.name for found in self.members)
-
-    def tell_to_stop(self) -> None:
-        if self.line is not None:
-            try:
-                self.line.send("stop")
-            except OSError:
-                return

@@ -74,6 +74,8 @@ class _Worker:
         # Ctrl-C reaches the whole group; the host hears it, too, and tells us.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        # The fork server lives with both blocked.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         self._limit_memory()
         for found in self._found:
             self._start(found)
