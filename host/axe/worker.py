@@ -77,6 +77,8 @@ class _Worker:
         # The fork server lives with both blocked.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         self._limit_memory()
+        # Before any import: one that does not end must not outlive the host.
+        threading.Thread(target=self._end_with_host, name="axe host", daemon=True).start()
         for found in self._found:
             self._start(found)
         self._watch()
@@ -117,19 +119,17 @@ class _Worker:
 
     def _watch(self) -> None:
         """Listen to the host and tell it how far we are, until everything has ended."""
-        parent = multiprocessing.parent_process()
-        sentinel: Any = None if parent is None else parent.sentinel
-        listened = [self._line, self._ended, *([sentinel] if sentinel else [])]
+        listened = [self._line, self._ended]
         left = set(self._runners)
         moved_at = time.monotonic()
         while left:
             quiet = time.monotonic() - moved_at > _QUIET_AFTER_S
             ready = connection.wait(listened, timeout=_QUIET_TICK_S if quiet else _TICK_S)
-            if self._line in ready or sentinel in ready:
-                # Either a word of the host, and there is only one, or its end.
+            if self._line in ready:
+                # Either a word of the host, and there is only one, or its end, which is seen to elsewhere.
                 self._stop()
-                if sentinel in ready or not self._heard():
-                    self._end_without_host()
+                if not self._heard():
+                    listened.remove(self._line)
             if self._ended in ready:
                 left.discard(self._ended.recv())
             for name, runner in self._runners.items():
@@ -149,12 +149,18 @@ class _Worker:
         return True
 
     def _stop(self) -> None:
-        for runner in self._runners.values():
+        for runner in list(self._runners.values()):
             runner.stop()
 
-    def _end_without_host(self) -> None:
+    def _end_with_host(self) -> None:
+        """Wait for the end of the host, and end this process soon after it, whatever its code is doing."""
+        parent = multiprocessing.parent_process()
+        if parent is None:
+            return
+        connection.wait([parent.sentinel])
+        self._stop()
         deadline = time.monotonic() + _ORPHAN_S
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
         # Whatever is under way is undone; a successor may be at work already.
         os._exit(1)

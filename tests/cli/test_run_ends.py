@@ -6,6 +6,7 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from .conftest import Project, is_alive, wait_for, workers
 
@@ -72,3 +73,15 @@ def test_a_worker_that_dies_after_its_fork_server_is_started_again(project: Proj
 
         host.terminate()
         assert host.wait(10) == 0, project.log()
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(60)"])
+def test_no_worker_outlives_a_host_that_is_killed_while_it_imports(project: Project, code: str) -> None:
+    project.install("loop", f"open('began', 'w').close()\n{code}")
+    with project.running("run") as host:
+        wait_for((project.folder / "began").exists, "the import did not begin")
+        [worker] = workers(host)
+
+        host.kill()
+
+        wait_for(lambda: not is_alive(worker), "a worker outlived its host by two seconds", 2)
