@@ -57,12 +57,15 @@ class _Worker:
     ) -> None:
         self._config = config
         self._until_end = until_end
+        # Connections take one writer at a time, and runners speak from their threads.
         self._line = line
+        self._speaking = threading.Lock()
         self._places = assembly.Places(config)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
         # Each runner's name, when it has ended: it wakes the main loop.
         self._ended, self._ends = multiprocessing.Pipe(duplex=False)
+        self._ending = threading.Lock()
         self._told: dict[str, dict[str, Any]] = {}
         self._handling: dict[str, tuple[object, float]] = {}
         self._found = processors
@@ -115,7 +118,8 @@ class _Worker:
         try:
             self._runners[name].run()
         finally:
-            self._ends.send(name)
+            with self._ending:
+                self._ends.send(name)
 
     def _watch(self) -> None:
         """Listen to the host and tell it how far we are, until everything has ended."""
@@ -195,7 +199,8 @@ class _Worker:
 
     def _tell(self, kind: str, name: str, **content: Any) -> None:
         try:
-            self._line.send({"kind": kind, "name": name, **content})
+            with self._speaking:
+                self._line.send({"kind": kind, "name": name, **content})
         except OSError:
             # The host is gone; the main loop sees it by the sentinel.
             return
