@@ -16,6 +16,8 @@ from .config import Config
 from .discovery import Found
 
 _REAPED_S = 1.0
+# What multiprocessing says when the fork server is gone, which alone knows.
+_UNKNOWN_CODE = 255
 
 
 def start_fork_server() -> ForkServerContext:
@@ -111,7 +113,7 @@ class WorkerProcess:
         code: int | None = self._process.exitcode
         if code is not None:
             self._process.close()
-        return code
+        return None if code == _UNKNOWN_CODE else code
 
     def _hang_up(self) -> None:
         if self._line is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import multiprocessing
 import os
 import resource
@@ -10,17 +11,20 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing import connection
-from typing import Any
+from typing import Any, TypeVar
 
 import setproctitle
 
 from . import assembly, log
 from .config import Config
-from .discovery import Found, load
+from .discovery import Found, load, load_plugin
 from .errors import AxeError
-from .processor import Status
+from .processor import Processor, Status
 from .runner import Runner
+
+T = TypeVar("T")
 
 _TICK_S = 0.2
 # When nothing has moved for a while: ten idle workers save 0.4 % of a core by it. Not at once: the host hears
@@ -82,8 +86,10 @@ class _Worker:
         self._limit_memory()
         # Before any import: one that does not end must not outlive the host.
         threading.Thread(target=self._end_with_host, name="axe host", daemon=True).start()
-        for found in self._found:
-            self._start(found)
+        # All imports before the first runner: what one of them does to this process interrupts nobody's work.
+        for processor in [self._bind(found) for found in self._found]:
+            if processor is not None:
+                self._start(processor)
         self._watch()
 
     def _limit_memory(self) -> None:
@@ -91,11 +97,35 @@ class _Worker:
         if len(limits) == 1 and limits[0] is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (limits[0] * 2**20, limits[0] * 2**20))
 
-    def _start(self, found: Found) -> None:
-        name = found.name
+    def _bind(self, found: Found) -> Processor | None:
+        plugins = []
+        for plugin in self._plugins:
+            if assembly.uses(self._config, found.name, plugin):
+                settings = self._config.plugins.get(plugin.name, {})
+                made = self._imported(plugin, functools.partial(load_plugin, plugin, settings))
+                plugins += [] if made is None else [(plugin.name, made)]
+        return self._imported(
+            found, lambda: (assembly.bind(self._config, found.name, load(found), plugins=plugins), ())
+        )
+
+    def _imported(self, found: Found, make: Callable[[], tuple[T, tuple[str, ...]]]) -> T | None:
+        """Import a plugin between two words to the host, which ends this process when the second one does not come."""
+        self._tell("importing", found.name, found=found)
         try:
-            plugins = assembly.load_plugins(self._config, self._plugins, name)
-            processor = assembly.bind(self._config, name, load(found), plugins=plugins)
+            made, hooks = make()
+        except AxeError as error:
+            self._tell("broken", found.name, found=found, error=str(error))
+        except KeyboardInterrupt:
+            # The plugin's own: Ctrl-C does not reach this process.
+            self._tell("broken", found.name, found=found, error=f"{found} cannot be imported: KeyboardInterrupt")
+        else:
+            self._tell("ready", found.name, found=found, hooks=hooks)
+            return made
+        return None
+
+    def _start(self, processor: Processor) -> None:
+        name = processor.name
+        try:
             place = self._places.of(name)
             runner = Runner(
                 processor,
@@ -107,7 +137,8 @@ class _Worker:
                 on_status=lambda status, error: self._tell("status", name, status=status.value, error=error),
             )
         except AxeError as error:
-            self._tell("broken", name, error=str(error))
+            [found] = [found for found in self._found if found.name == name]
+            self._tell("broken", name, found=found, error=str(error))
             return
         self._runners[name] = runner
         thread = threading.Thread(target=self._run, args=(name,), name=f"axe {name}", daemon=True)
