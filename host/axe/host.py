@@ -222,7 +222,7 @@ class Host:
                 row["status"], row["reason"] = message["status"], message["error"]
             case "progress":
                 progress = {key: message[key] for key in ("position", "end", "lag")}
-                if message["events"] > group.events.get(message["name"], 0):
+                if group.has_got_on(message["name"], message["events"], message["position"]):
                     group.deaths = 0
                 before = row["events"] - group.events.get(message["name"], 0)
                 refused = row["rejections"] - group.rejections.get(message["name"], 0)
@@ -385,12 +385,21 @@ class _Group:
         self.importing: _Import | None = None
         self.killed_importing: Counter[Found] = Counter()
         self.done: set[str] = set()
+        self.furthest: dict[str, int] = {}
         self.events: dict[str, int] = {}
         self.rejections: dict[str, int] = {}
 
     @property
     def names(self) -> str:
         return ", ".join(found.name for found in self.members)
+
+    def has_got_on(self, name: str, events: int, position: int | None) -> bool:
+        """Tell whether a processor has done something since it was last heard of; not that it has begun again."""
+        furthest = self.furthest.get(name)
+        if position is not None:
+            self.furthest[name] = position if furthest is None else max(position, furthest)
+        moved = furthest is not None and position is not None and position > furthest
+        return moved or events > self.events.get(name, 0)
 
     def fault_of(self, imported: Found, code: int | None) -> str | None:
         """Say what an import did to end the worker; None where it may well have been innocent."""

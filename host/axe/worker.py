@@ -31,6 +31,9 @@ _TICK_S = 0.2
 # of progress with a tick, and takes a worker that dies before it for one that gets nowhere.
 _QUIET_TICK_S = 1.0
 _QUIET_AFTER_S = 5.0
+# Until the first commits of a start: one that is killed soon after them got somewhere, and starts again at once.
+_FIRST_TICK_S = 0.02
+_FIRST_AFTER_S = 5.0
 _ORPHAN_S = 1.0
 STUCK_EXIT_CODE = 70
 
@@ -67,9 +70,9 @@ class _Worker:
         self._places = assembly.Places(config)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
-        # Each runner's name, when it has ended: it wakes the main loop.
-        self._ended, self._ends = multiprocessing.Pipe(duplex=False)
-        self._ending = threading.Lock()
+        # Wakes the main loop: with the name of a runner that has ended, with None when one begins to run.
+        self._woken, self._wakes = multiprocessing.Pipe(duplex=False)
+        self._waking = threading.Lock()
         self._told: dict[str, dict[str, Any]] = {}
         self._handling: dict[str, tuple[object, float]] = {}
         self._found = processors
@@ -134,7 +137,7 @@ class _Worker:
                 self._config,
                 until_end=self._until_end,
                 alone=place.host_is_alone,
-                on_status=lambda status, error: self._tell("status", name, status=status.value, error=error),
+                on_status=functools.partial(self._on_status, name),
             )
         except AxeError as error:
             [found] = [found for found in self._found if found.name == name]
@@ -149,24 +152,33 @@ class _Worker:
         try:
             self._runners[name].run()
         finally:
-            with self._ending:
-                self._ends.send(name)
+            self._wake(name)
+
+    def _on_status(self, name: str, status: Status, error: str | None) -> None:
+        self._tell("status", name, status=status.value, error=error)
+        if status is Status.RUNNING:
+            self._wake(None)
+
+    def _wake(self, ended: str | None) -> None:
+        with self._waking:
+            self._wakes.send(ended)
 
     def _watch(self) -> None:
         """Listen to the host and tell it how far we are, until everything has ended."""
-        listened = [self._line, self._ended]
+        listened = [self._line, self._woken]
         left = set(self._runners)
-        moved_at = time.monotonic()
+        moved_at, running_at = time.monotonic(), float("-inf")
         while left:
-            quiet = time.monotonic() - moved_at > _QUIET_AFTER_S
-            ready = connection.wait(listened, timeout=_QUIET_TICK_S if quiet else _TICK_S)
+            ready = connection.wait(listened, timeout=self._pause_s(moved_at, running_at))
             if self._line in ready:
                 # Either a word of the host, and there is only one, or its end, which is seen to elsewhere.
                 self._stop()
                 if not self._heard():
                     listened.remove(self._line)
-            if self._ended in ready:
-                left.discard(self._ended.recv())
+            if self._woken in ready:
+                ended = self._woken.recv()
+                left.discard(ended)
+                running_at = time.monotonic() if ended is None else running_at
             for name, runner in self._runners.items():
                 if self._progress(name, runner) or runner.handling is not None:
                     moved_at = time.monotonic()
@@ -175,6 +187,12 @@ class _Worker:
             self._progress(name, runner)
             succeeded = runner.status in (Status.STOPPED, Status.PAUSED)
             self._tell("ended", name, status=runner.status.value, error=runner.error, succeeded=succeeded)
+
+    def _pause_s(self, moved_at: float, running_at: float) -> float:
+        now = time.monotonic()
+        if now - running_at < _FIRST_AFTER_S and any(runner.events == 0 for runner in self._runners.values()):
+            return _FIRST_TICK_S
+        return _QUIET_TICK_S if now - moved_at > _QUIET_AFTER_S else _TICK_S
 
     def _heard(self) -> bool:
         try:
@@ -206,7 +224,7 @@ class _Worker:
         progress = {
             "events": runner.events,
             "rejections": runner.rejections,
-            "position": sum(positions.values()),
+            "position": sum(positions.values()) if positions else None,
             "end": sum(ends.values()) if ends else None,
             "lag": sum(max(0, end - positions.get(at, 0)) for at, end in ends.items()) if ends else None,
         }
