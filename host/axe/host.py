@@ -15,13 +15,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
 import msgspec
 
 from . import assembly
-from .config import Config, did_you_mean, tls_warnings
+from .config import NAME, Config, did_you_mean, tls_warnings
 from .discovery import PLUGINS, Found, FoundStatus, discover, load_plugin
 from .errors import AxeError, ConfigError, PluginError
 from .hooks import new_plugin_manager, notify, register
@@ -293,10 +294,11 @@ class Host:
         if name not in self._rows:
             row = {"name": name, "status": "unassigned", "events": 0, "rejections": 0, "reason": None}
             row |= {"position": None, "end": None, "lag": None}
-            try:
-                row["database"] = self._places.store(name).location
-            except AxeError:
-                row["database"] = None
+            row["database"] = None
+            # An impossible name never has one, and asking for it could lead anywhere.
+            if NAME.match(name):
+                with suppress(AxeError):
+                    row["database"] = self._places.store(name).location
             self._rows[name] = row
         return self._rows[name]
 
@@ -310,9 +312,8 @@ class Host:
 
     def _broken(self, found: Found, reason: str) -> None:
         """Note what is broken, and say it once."""
-        identity = f"{found.distribution} {found.version}"
-        if identity not in reason:
-            reason = f"{identity}: {reason}"
+        if not reason.startswith(str(found)):
+            reason = f"{found.distribution} {found.version}: {reason}"
         if found.group == PLUGINS:
             row = {"name": found.name, "distribution": found.distribution, "version": found.version}
             row |= {"status": "broken", "reason": reason}
@@ -320,9 +321,12 @@ class Host:
                 self._log.error("plugin is broken and left out", plugin=found.name, reason=reason)
             return
         row = self._row(found.name)
-        if row["status"] != "broken":
+        before = row["reason"] if row["status"] == "broken" else None
+        if before is None or reason not in before:
             self._log.error("processor is broken and does not run", processor=found.name, reason=reason)
-        row["status"], row["reason"] = "broken", reason
+            # Of several distributions that claim the name each has its own.
+            row["reason"] = reason if before is None else f"{before}; {reason}"
+        row["status"] = "broken"
 
     # --- services
 

@@ -87,12 +87,18 @@ class Project:
         (self.folder / "axe.toml").write_text(f'source = "{source}"\nstate = "{state}"\n{textwrap.dedent(more)}')
 
     def install(
-        self, name: str, code: str = COUNTER, *, attribute: str = ":Counter", group: str = "axe.processors"
+        self,
+        name: str,
+        code: str = COUNTER,
+        *,
+        attribute: str = ":Counter",
+        group: str = "axe.processors",
+        distribution: str | None = None,
     ) -> None:
         module = f"m_{uuid.uuid4().hex[:8]}"
         info = self.site / f"{module}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: axe-{name}\nVersion: 1.0\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution or f'axe-{name}'}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}{attribute}\n")
         (self.site / f"{module}.py").write_text(textwrap.dedent(code))
 
