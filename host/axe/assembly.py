@@ -39,6 +39,14 @@ class Places:
             return place.store(processor)
         return SqlStore(place.database(processor), processor)
 
+    def distinct(self, processors: Iterable[str]) -> list[Place | PluginPlace]:
+        """List the places of these processors, each once, however its folder is written."""
+        found: dict[Any, Place | PluginPlace] = {}
+        for place in map(self.of, processors):
+            folder = getattr(place, "folder", None)
+            found.setdefault(place if folder is None else folder.resolve(), place)
+        return list(found.values())
+
     @contextmanager
     def opened(self, processor: str, *, create: bool, version: int = 1) -> Iterator[Store | None]:
         """Open a store for a ``with`` block; None where the processor never had one, and none is to be made.

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from multiprocessing import connection
 from typing import Any, NamedTuple
 
@@ -126,15 +126,14 @@ class Host:
         """Run until a signal, or with ``until_end`` until every processor has ended.
 
         Raises:
-            HostRunning: another host runs on this state folder.
+            HostRunning: another host runs on a state folder of these processors.
         """
-        lock = self._startup()
-        try:
-            self._main_loop()
-        finally:
-            self._shutdown()
-            if lock is not None:
-                lock.close()
+        with ExitStack() as locks:
+            self._startup(locks)
+            try:
+                self._main_loop()
+            finally:
+                self._shutdown()
         if self._again:
             # A new process image sees what was installed since, in the fork server too.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 # our own command line
@@ -142,10 +141,11 @@ class Host:
         bad = plugins or any(row["status"] in ("failed", "broken") or row.get("gave_up") for row in rows)
         return HostResult(rows, 1 if bad or self._signals > 1 else 0, plugins)
 
-    def _startup(self) -> Any:
-        place = self._places.of()
-        place.prepare()
-        lock = place.host_lock()
+    def _startup(self, locks: ExitStack) -> None:
+        for place in self._places.distinct(name for name in self._rows if NAME.match(name)):
+            place.prepare()
+            if (lock := place.host_lock()) is not None:
+                locks.callback(lock.close)
         for line in tls_warnings(self.config.kafka):
             self._log.warning(line)
         for received in (signal.SIGTERM, signal.SIGINT):
@@ -154,7 +154,6 @@ class Host:
         for group in self._groups:
             self._launch(group)
         self._probe_unused()
-        return lock
 
     def _main_loop(self) -> None:
         while self._signals == 0 and (

@@ -85,3 +85,26 @@ def test_no_worker_outlives_a_host_that_is_killed_while_it_imports(project: Proj
         host.kill()
 
         wait_for(lambda: not is_alive(worker), "a worker outlived its host by two seconds", 2)
+
+
+@pytest.mark.parametrize("state", ["sqlite:other", "sqlite:./common/../other"])
+def test_a_second_host_is_refused_where_it_meets_the_first_on_a_processors_own_state(
+    project: Project, state: str
+) -> None:
+    project.configure('[processors.counter]\nstate = "sqlite:other"\n', state="sqlite:common")
+    project.install("counter")
+    project.install("second")
+    project.publish("studies", {})
+    other = project.folder / "other.toml"
+    own = f'[processors.counter]\nstate = "{state}"\n'
+    other.write_text(f'source = "file:data"\nstate = "sqlite:elsewhere"\n{own}[processors.second]\nstate = "{state}"\n')
+    with project.running("run") as host:
+        wait_for((project.folder / "other" / "counter.db").exists, "it does not run")
+
+        refused = project.axe("--config", "other.toml", "run")
+
+        assert refused.returncode == 1
+        assert "another host" in refused.stderr
+        host.terminate()
+        assert host.wait(10) == 0, project.log()
+    assert project.axe("--config", "other.toml", "run", "--until-end").returncode == 0
