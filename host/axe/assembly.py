@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
 from .config import NAME, Config, masked_url
-from .discovery import Found, FoundStatus, discover, instantiate, load
+from .discovery import Found, FoundStatus, discover, instantiate, load, load_plugin
 from .errors import PluginError, StoreError, StoreMissing
 from .hooks import first_answer, new_plugin_manager, register
 from .log import get_logger
@@ -38,6 +38,14 @@ class Places:
         if isinstance(place, PluginPlace):
             return place.store(processor)
         return SqlStore(place.database(processor), processor)
+
+    def distinct(self, processors: Iterable[str]) -> list[Place | PluginPlace]:
+        """List the places of these processors, each once, however its folder is written."""
+        found: dict[Any, Place | PluginPlace] = {}
+        for place in map(self.of, processors):
+            folder = getattr(place, "folder", None)
+            found.setdefault(place if folder is None else folder.resolve(), place)
+        return list(found.values())
 
     @contextmanager
     def opened(self, processor: str, *, create: bool, version: int = 1) -> Iterator[Store | None]:
@@ -151,14 +159,21 @@ def _state_of(processor: str, config: Config) -> str:
 
 
 def _hooks_of_host(config: Config, hook: str) -> Any:
-    """Gather the installed plugins that have a hook; the others are imported, and not made."""
+    """Gather the installed plugins that have a hook; the others are imported, and not made.
+
+    Raises:
+        PluginError: nobody has the hook, and it may be that a broken plugin should.
+    """
     manager = new_plugin_manager()
-    for name, plugin in load_plugins(config, discover(config).plugins, "", having=hook):
-        try:
-            register(manager, plugin, name)
-        except PluginError as error:
-            message = f"plugin {name} is broken: {error}"
-            raise PluginError(message) from error
+    broken: list[str] = []
+
+    def leave_out(_: Found, reason: str) -> None:
+        broken.append(reason)
+
+    for name, plugin in load_plugins(config, discover(config).plugins, "", having=hook, on_broken=leave_out):
+        register(manager, plugin, name)
+    if broken and not getattr(manager.hook, hook).get_hookimpls():
+        raise PluginError("; ".join(broken))
     return manager
 
 
@@ -212,25 +227,38 @@ def bind(  # noqa: PLR0913 # the parts of a processor, most of them optional
         raise PluginError(message) from error
 
 
-def load_plugins(
-    config: Config, found: Iterable[Found], processor: str, *, having: str | None = None
-) -> list[tuple[str, Any]]:
-    """Make the ``axe.plugins`` packages that a processor uses, leaving out broken ones with a word.
-
-    With ``having`` only those that have a hook of that name.
-    """
+def uses(config: Config, processor: str, plugin: Found) -> bool:
+    """Tell whether a processor uses a package of ``axe.plugins``, as far as its metadata tells."""
     picked = config.processor(processor).plugins
+    return plugin.status is FoundStatus.FOUND and (picked is None or plugin.name in picked)
+
+
+def load_plugins(
+    config: Config,
+    found: Iterable[Found],
+    processor: str,
+    *,
+    having: str | None = None,
+    on_broken: Callable[[Found, str], object] | None = None,
+) -> list[tuple[str, Any]]:
+    """Make the ``axe.plugins`` packages that a processor uses, leaving out those that are broken.
+
+    ``on_broken`` hears of these, else the log does. With ``having`` only those that have a hook of that name.
+    """
     made = []
     for entry in found:
-        if entry.status is not FoundStatus.FOUND or (picked is not None and entry.name not in picked):
+        if not uses(config, processor, entry):
             continue
         try:
-            loaded = load(entry)
-            if having is None or hasattr(loaded, having):
-                made.append((entry.name, instantiate(loaded, config.plugins.get(entry.name, {}))))
+            if having is None or hasattr(load(entry), having):
+                made.append((entry.name, load_plugin(entry, config.plugins.get(entry.name, {}))[0]))
         except PluginError as error:
-            get_logger().error("plugin is broken", plugin=entry.name, reason=str(error))
+            (on_broken or _log_broken)(entry, str(error))
     return made
+
+
+def _log_broken(plugin: Found, reason: str) -> None:
+    get_logger().error("plugin is broken", plugin=plugin.name, reason=reason)
 
 
 def installed_plugins(config: Config) -> list[tuple[str, Any]]:

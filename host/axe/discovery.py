@@ -22,7 +22,7 @@ import msgspec
 from stevedore.named import NamedExtensionManager
 
 from .config import NAME, Config
-from .errors import PluginError
+from .errors import AxeError, PluginError
 
 PROCESSORS = "axe.processors"
 PLUGINS = "axe.plugins"
@@ -117,8 +117,29 @@ def instantiate(obj: object, settings: Mapping[str, Any], found: Found | None = 
         return make(dict(settings)) if kind is inspect.Parameter.POSITIONAL_ONLY else make(settings=dict(settings))
     except KeyboardInterrupt:
         raise
+    except AxeError as error:
+        # In its own words, as about a missing setting: where its code says so is of no interest.
+        message = f"{found or obj.__qualname__} cannot be made: {error}; mend that, or add its name to `block`"
+        raise PluginError(message) from error
     except BaseException as error:
         raise _plugin_error(found or obj.__qualname__, "cannot be made", error, obj.__module__) from error
+
+
+def load_plugin(found: Found, settings: Mapping[str, Any]) -> tuple[object, tuple[str, ...]]:
+    """Import and make a package of ``axe.plugins``; return it with the names of its hooks.
+
+    Raises:
+        PluginError: it failed, or one of its hooks would never be called as it stands.
+    """
+    # Of those who discover only few import: names and statuses do without pluggy.
+    from .hooks import hooks_of
+
+    plugin = instantiate(load(found), settings, found)
+    try:
+        return plugin, hooks_of(plugin, found.name)
+    except PluginError as error:
+        message = f"{found} is broken: {error}; fix or uninstall it, or add its name to `block`"
+        raise PluginError(message) from error
 
 
 class _EntryPoints(NamedExtensionManager[Any]):

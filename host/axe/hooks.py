@@ -171,6 +171,17 @@ def register(manager: pluggy.PluginManager, plugin: Any, name: str) -> None:
         raise PluginError(" ".join(str(error).split())) from error
 
 
+def hooks_of(plugin: Any, name: str) -> tuple[str, ...]:
+    """Name the hooks that a plugin implements, as a manager of its own takes them.
+
+    Raises:
+        PluginError: one of them would never be called as it stands; says what is wrong.
+    """
+    manager = new_plugin_manager()
+    register(manager, plugin, name)
+    return tuple(sorted(hook for hook in HOOK_NAMES if getattr(manager.hook, hook).get_hookimpls()))
+
+
 def first_answer(manager: pluggy.PluginManager, hook: str, settings: Mapping[str, Any], **given: Any) -> Any:
     """Ask the implementations of a hook of the host in turn, each with the table that ``settings`` has for it.
 

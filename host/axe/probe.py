@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -31,22 +31,45 @@ class Probed(NamedTuple):
     topics: tuple[str, ...] = ()
     version: int | None = None
     reason: str | None = None
+    hooks: tuple[str, ...] = ()
+    """Which hooks a package of ``axe.plugins`` implements."""
+
+
+def import_limit_s() -> float:
+    """Return how long the import of one plugin may take; AXE_PROBE_S sets it."""
+    return float(os.environ.get("AXE_PROBE_S") or LIMIT_S)
+
+
+def no_end(limit_s: float) -> str:
+    """Say that an import was stopped."""
+    return f"its import does not end: stopped after {limit_s:g} s"
+
+
+def ended_process(code: int | None) -> str:
+    """Say how an import ended its process, as far as that is known."""
+    how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
+    return f"its import ended the process{how}"
 
 
 def probe(
-    config: Path | None, plugins: Sequence[tuple[str, str]], *, limit_s: float | None = None
+    config: Path | None,
+    plugins: Sequence[tuple[str, str]],
+    *,
+    limit_s: float | None = None,
+    given_up: Callable[[], bool] = lambda: False,
 ) -> dict[str, Probed]:
     """Import each (group, name) aside, several at a time; ``config`` is the configuration's file.
 
-    ``limit_s`` is for each of them; AXE_PROBE_S sets the default of 30 seconds.
+    ``limit_s`` is for each of them, 30 seconds if nothing else is set. When ``given_up`` says so, nobody
+    waits any more for those that have no result yet.
     """
-    limit_s = limit_s or float(os.environ.get("AXE_PROBE_S") or LIMIT_S)
+    limit_s = limit_s or import_limit_s()
     waiting, running = list(plugins), list[_Child]()
     found: dict[str, Probed] = {}
     numbers = itertools.count()
     with tempfile.TemporaryDirectory(prefix="axe-probe-") as folder:
         try:
-            while waiting or running:
+            while (waiting or running) and not given_up():
                 while waiting and len(running) < max(2, os.cpu_count() or 2):
                     group, name = waiting.pop(0)
                     result = Path(folder) / str(next(numbers))
@@ -87,14 +110,13 @@ class _Child:
             if time.monotonic() < self._until:
                 return None
             self.kill()
-            return Probed(reason=f"its import does not end: stopped after {self._limit_s:g} s")
+            return Probed(reason=no_end(self._limit_s))
         self.kill()  # what it left behind
         try:
-            topics, version, reason = json.loads(self._result.read_text())
+            topics, version, reason, hooks = json.loads(self._result.read_text())
         except (OSError, ValueError):
-            how = f"signal {-code}" if code < 0 else f"exit code {code}"
-            return Probed(reason=f"its import ended the process ({how})")
-        return Probed(tuple(topics), version, reason)
+            return Probed(reason=ended_process(code))
+        return Probed(tuple(topics), version, reason, tuple(hooks))
 
     def kill(self) -> None:
         """End it, and what it started."""
@@ -105,9 +127,8 @@ class _Child:
 
 def _learn(config_path: str | None, group: str, name: str) -> Probed:
     """Import and bind one plugin, in the child."""
-    from . import assembly
     from .config import load as load_config
-    from .discovery import PROCESSORS, FoundStatus, discover, instantiate, load
+    from .discovery import PROCESSORS, FoundStatus, discover, load, load_plugin
 
     config = load_config(config_path)
     discovered = discover(config)
@@ -117,8 +138,10 @@ def _learn(config_path: str | None, group: str, name: str) -> Probed:
     if entry is None:
         return Probed(reason="it is not installed, or may not run")
     if group != PROCESSORS:
-        instantiate(load(entry), config.plugins.get(name, {}), entry)
-        return Probed()
+        return Probed(hooks=load_plugin(entry, config.plugins.get(name, {}))[1])
+    # Not for a plugin: it takes as long to import as the rest of this process.
+    from . import assembly
+
     processor = assembly.bind(config, name, load(entry))
     topics = []
     for topic, types in processor.types.items():

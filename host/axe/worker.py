@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import functools
 import multiprocessing
 import os
 import resource
@@ -10,23 +11,29 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing import connection
-from typing import Any
+from typing import Any, TypeVar
 
 import setproctitle
 
 from . import assembly, log
 from .config import Config
-from .discovery import Found, load
+from .discovery import Found, load, load_plugin
 from .errors import AxeError
-from .processor import Status
+from .processor import Processor, Status
 from .runner import Runner
+
+T = TypeVar("T")
 
 _TICK_S = 0.2
 # When nothing has moved for a while: ten idle workers save 0.4 % of a core by it. Not at once: the host hears
 # of progress with a tick, and takes a worker that dies before it for one that gets nowhere.
 _QUIET_TICK_S = 1.0
 _QUIET_AFTER_S = 5.0
+# Until the first commits of a start: one that is killed soon after them got somewhere, and starts again at once.
+_FIRST_TICK_S = 0.02
+_FIRST_AFTER_S = 5.0
 _ORPHAN_S = 1.0
 STUCK_EXIT_CODE = 70
 
@@ -57,12 +64,15 @@ class _Worker:
     ) -> None:
         self._config = config
         self._until_end = until_end
+        # Connections take one writer at a time, and runners speak from their threads.
         self._line = line
+        self._speaking = threading.Lock()
         self._places = assembly.Places(config)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
-        # Each runner's name, when it has ended: it wakes the main loop.
-        self._ended, self._ends = multiprocessing.Pipe(duplex=False)
+        # Wakes the main loop: with the name of a runner that has ended, with None when one begins to run.
+        self._woken, self._wakes = multiprocessing.Pipe(duplex=False)
+        self._waking = threading.Lock()
         self._told: dict[str, dict[str, Any]] = {}
         self._handling: dict[str, tuple[object, float]] = {}
         self._found = processors
@@ -74,9 +84,15 @@ class _Worker:
         # Ctrl-C reaches the whole group; the host hears it, too, and tells us.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: self._stop())
+        # The fork server lives with both blocked.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
         self._limit_memory()
-        for found in self._found:
-            self._start(found)
+        # Before any import: one that does not end must not outlive the host.
+        threading.Thread(target=self._end_with_host, name="axe host", daemon=True).start()
+        # All imports before the first runner: what one of them does to this process interrupts nobody's work.
+        for processor in [self._bind(found) for found in self._found]:
+            if processor is not None:
+                self._start(processor)
         self._watch()
 
     def _limit_memory(self) -> None:
@@ -84,11 +100,35 @@ class _Worker:
         if len(limits) == 1 and limits[0] is not None:
             resource.setrlimit(resource.RLIMIT_DATA, (limits[0] * 2**20, limits[0] * 2**20))
 
-    def _start(self, found: Found) -> None:
-        name = found.name
+    def _bind(self, found: Found) -> Processor | None:
+        plugins = []
+        for plugin in self._plugins:
+            if assembly.uses(self._config, found.name, plugin):
+                settings = self._config.plugins.get(plugin.name, {})
+                made = self._imported(plugin, functools.partial(load_plugin, plugin, settings))
+                plugins += [] if made is None else [(plugin.name, made)]
+        return self._imported(
+            found, lambda: (assembly.bind(self._config, found.name, load(found), plugins=plugins), ())
+        )
+
+    def _imported(self, found: Found, make: Callable[[], tuple[T, tuple[str, ...]]]) -> T | None:
+        """Import a plugin between two words to the host, which ends this process when the second one does not come."""
+        self._tell("importing", found.name, found=found)
         try:
-            plugins = assembly.load_plugins(self._config, self._plugins, name)
-            processor = assembly.bind(self._config, name, load(found), plugins=plugins)
+            made, hooks = make()
+        except AxeError as error:
+            self._tell("broken", found.name, found=found, error=str(error))
+        except KeyboardInterrupt:
+            # The plugin's own: Ctrl-C does not reach this process.
+            self._tell("broken", found.name, found=found, error=f"{found} cannot be imported: KeyboardInterrupt")
+        else:
+            self._tell("ready", found.name, found=found, hooks=hooks)
+            return made
+        return None
+
+    def _start(self, processor: Processor) -> None:
+        name = processor.name
+        try:
             place = self._places.of(name)
             runner = Runner(
                 processor,
@@ -97,10 +137,11 @@ class _Worker:
                 self._config,
                 until_end=self._until_end,
                 alone=place.host_is_alone,
-                on_status=lambda status, error: self._tell("status", name, status=status.value, error=error),
+                on_status=functools.partial(self._on_status, name),
             )
         except AxeError as error:
-            self._tell("broken", name, error=str(error))
+            [found] = [found for found in self._found if found.name == name]
+            self._tell("broken", name, found=found, error=str(error))
             return
         self._runners[name] = runner
         thread = threading.Thread(target=self._run, args=(name,), name=f"axe {name}", daemon=True)
@@ -111,25 +152,33 @@ class _Worker:
         try:
             self._runners[name].run()
         finally:
-            self._ends.send(name)
+            self._wake(name)
+
+    def _on_status(self, name: str, status: Status, error: str | None) -> None:
+        self._tell("status", name, status=status.value, error=error)
+        if status is Status.RUNNING:
+            self._wake(None)
+
+    def _wake(self, ended: str | None) -> None:
+        with self._waking:
+            self._wakes.send(ended)
 
     def _watch(self) -> None:
         """Listen to the host and tell it how far we are, until everything has ended."""
-        parent = multiprocessing.parent_process()
-        sentinel: Any = None if parent is None else parent.sentinel
-        listened = [self._line, self._ended, *([sentinel] if sentinel else [])]
+        listened = [self._line, self._woken]
         left = set(self._runners)
-        moved_at = time.monotonic()
+        moved_at, running_at = time.monotonic(), float("-inf")
         while left:
-            quiet = time.monotonic() - moved_at > _QUIET_AFTER_S
-            ready = connection.wait(listened, timeout=_QUIET_TICK_S if quiet else _TICK_S)
-            if self._line in ready or sentinel in ready:
-                # Either a word of the host, and there is only one, or its end.
+            ready = connection.wait(listened, timeout=self._pause_s(moved_at, running_at))
+            if self._line in ready:
+                # Either a word of the host, and there is only one, or its end, which is seen to elsewhere.
                 self._stop()
-                if sentinel in ready or not self._heard():
-                    self._end_without_host()
-            if self._ended in ready:
-                left.discard(self._ended.recv())
+                if not self._heard():
+                    listened.remove(self._line)
+            if self._woken in ready:
+                ended = self._woken.recv()
+                left.discard(ended)
+                running_at = time.monotonic() if ended is None else running_at
             for name, runner in self._runners.items():
                 if self._progress(name, runner) or runner.handling is not None:
                     moved_at = time.monotonic()
@@ -139,6 +188,12 @@ class _Worker:
             succeeded = runner.status in (Status.STOPPED, Status.PAUSED)
             self._tell("ended", name, status=runner.status.value, error=runner.error, succeeded=succeeded)
 
+    def _pause_s(self, moved_at: float, running_at: float) -> float:
+        now = time.monotonic()
+        if now - running_at < _FIRST_AFTER_S and any(runner.events == 0 for runner in self._runners.values()):
+            return _FIRST_TICK_S
+        return _QUIET_TICK_S if now - moved_at > _QUIET_AFTER_S else _TICK_S
+
     def _heard(self) -> bool:
         try:
             self._line.recv()
@@ -147,12 +202,18 @@ class _Worker:
         return True
 
     def _stop(self) -> None:
-        for runner in self._runners.values():
+        for runner in list(self._runners.values()):
             runner.stop()
 
-    def _end_without_host(self) -> None:
+    def _end_with_host(self) -> None:
+        """Wait for the end of the host, and end this process soon after it, whatever its code is doing."""
+        parent = multiprocessing.parent_process()
+        if parent is None:
+            return
+        connection.wait([parent.sentinel])
+        self._stop()
         deadline = time.monotonic() + _ORPHAN_S
-        for thread in self._threads:
+        for thread in list(self._threads):
             thread.join(max(0.0, deadline - time.monotonic()))
         # Whatever is under way is undone; a successor may be at work already.
         os._exit(1)
@@ -163,7 +224,7 @@ class _Worker:
         progress = {
             "events": runner.events,
             "rejections": runner.rejections,
-            "position": sum(positions.values()),
+            "position": sum(positions.values()) if positions else None,
             "end": sum(ends.values()) if ends else None,
             "lag": sum(max(0, end - positions.get(at, 0)) for at, end in ends.items()) if ends else None,
         }
@@ -187,7 +248,8 @@ class _Worker:
 
     def _tell(self, kind: str, name: str, **content: Any) -> None:
         try:
-            self._line.send({"kind": kind, "name": name, **content})
+            with self._speaking:
+                self._line.send({"kind": kind, "name": name, **content})
         except OSError:
             # The host is gone; the main loop sees it by the sentinel.
             return

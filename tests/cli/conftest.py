@@ -5,14 +5,21 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import os
+import signal
 import subprocess
 import sys
 import textwrap
+import time
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import psutil
 import pytest
+
+T = TypeVar("T")
 
 COUNTER = """
     import axe
@@ -27,6 +34,33 @@ COUNTER = """
                 raise axe.Reject("it is bad")
             state["count"] = state.get("count", 0) + 1
     """
+
+
+def wait_for(condition: Callable[[], T], what: str, seconds: float = 20) -> T:
+    """Wait until something is there, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+    return found
+
+
+def workers(host: psutil.Process) -> list[psutil.Process]:
+    """Find the workers below a host, by their titles."""
+    found = []
+    for child in host.children(recursive=True):
+        with suppress(psutil.Error):
+            if "".join(child.cmdline()).startswith("axe ["):
+                found.append(child)
+    return found
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs; a zombie that nobody has reaped does not."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 class Project:
@@ -53,12 +87,18 @@ class Project:
         (self.folder / "axe.toml").write_text(f'source = "{source}"\nstate = "{state}"\n{textwrap.dedent(more)}')
 
     def install(
-        self, name: str, code: str = COUNTER, *, attribute: str = ":Counter", group: str = "axe.processors"
+        self,
+        name: str,
+        code: str = COUNTER,
+        *,
+        attribute: str = ":Counter",
+        group: str = "axe.processors",
+        distribution: str | None = None,
     ) -> None:
         module = f"m_{uuid.uuid4().hex[:8]}"
         info = self.site / f"{module}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: axe-{name}\nVersion: 1.0\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution or f'axe-{name}'}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(f"[{group}]\n{name} = {module}{attribute}\n")
         (self.site / f"{module}.py").write_text(textwrap.dedent(code))
 
@@ -85,10 +125,46 @@ class Project:
             **options,
         )
 
+    def python(self, script: str) -> subprocess.CompletedProcess[str]:
+        """Run a script of Python where ``axe`` runs; forked processes need it to be a file."""
+        (self.folder / "script.py").write_text(script)
+        return subprocess.run(
+            [sys.executable, "-P", "script.py"],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
     def json(self, *words: str, code: int = 0) -> Any:
         done = self.axe(*words, "--json")
         assert done.returncode == code, done.stderr
         return json.loads(done.stdout)
+
+    @contextmanager
+    def running(self, *words: str) -> Iterator[psutil.Popen]:
+        """Run ``axe`` for a ``with`` block, in a session of its own, of which nothing is left at the end."""
+        with (self.folder / "log").open("a") as log:
+            process = psutil.Popen(
+                [sys.executable, "-P", "-m", "axe", *words],
+                cwd=self.folder,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        try:
+            yield process
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+    def log(self) -> str:
+        """What the last ``running`` has said."""
+        return (self.folder / "log").read_text()
 
     def work(self, name: str = "counter") -> None:
         """Let a processor read to the end, in a process of its own, without the host."""

@@ -624,6 +624,29 @@ def test_a_plugin_adds_commands(project: Project) -> None:
     assert "hello" in project.axe("--help").stdout
 
 
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("while True: pass", "does not end: stopped after 4 s"),
+        ("import os; os._exit(9)", "exit code 9"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        (COMMANDS.replace("@axe.hookimpl", ""), "its commands is not marked"),
+    ],
+)
+@pytest.mark.parametrize("word", ["--help", "hello"])
+def test_an_import_that_does_not_end_or_ends_the_process_takes_no_help_down(
+    project: Project, word: str, code: str, reason: str
+) -> None:
+    project.install("another", code, group="axe.plugins")
+    project.install("greeter", COMMANDS, group="axe.plugins")
+
+    done = project.axe(word)
+
+    assert (done.returncode, "hello" in done.stdout) == (0, True)
+    assert "axe: warning: plugin another (axe-another 1.0)" in done.stderr
+    assert reason in done.stderr
+
+
 def test_a_broken_plugin_only_warns_and_own_commands_do_not_load_it(project: Project) -> None:
     project.install("greeter", "1 / 0", group="axe.plugins")
 

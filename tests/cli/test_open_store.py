@@ -163,7 +163,7 @@ def test_without_any_plugin_it_is_refused_likewise(project: Project) -> None:
     ("old", "new", "said"),
     [
         ("return Store(", "raise OSError('no key'); (", "open_store of the plugin vault failed: OSError: no key"),
-        ("@axe.hookimpl", "", "plugin vault is broken: its open_store is not marked"),
+        ("@axe.hookimpl", "", "plugin vault (axe-vault 1.0) is broken: its open_store is not marked"),
     ],
 )
 def test_a_plugin_that_cannot_is_named(project: Project, old: str, new: str, said: str) -> None:

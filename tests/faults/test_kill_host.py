@@ -6,10 +6,14 @@ import json
 import os
 import random
 import signal
+import sqlite3
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Self
 
 import psutil
 import pytest
@@ -22,6 +26,8 @@ from tests.services.kafka import KafkaBroker
 KILLS = int(os.environ.get("AXE_TEST_KILLS", "100"))
 SEED = int(os.environ.get("AXE_TEST_SEED", "7"))
 PARTITIONS = 2
+# Five hundred events a second and partition.
+FEED, FEED_EVERY_S = 10, 0.02
 ROOT = Path(__file__).parents[2]
 
 
@@ -36,7 +42,11 @@ class AxeRun:
         (info / "entry_points.txt").write_text("[axe.processors]\noracle = axe_oracle:made\n")
         (site / "axe_oracle.py").write_text(f"from tests.oracle import Oracle\nmade = Oracle(('{topic}',))\n")
         self._config = folder / "axe.toml"
-        self._config.write_text(f'source = "kafka://{bootstrap}"\nstate = "sqlite:state"\n')
+        # The reporters that are installed beside the tests have no settings here.
+        self._config.write_text(
+            f'source = "kafka://{bootstrap}"\nstate = "sqlite:state"\nblock = ["sentry", "airbrake"]\n'
+        )
+        self._sessions: list[int] = []
         self.database = folder / "state" / "oracle.db"
         self._log = folder / "log"
         self._environment = {**os.environ, "PYTHONPATH": f"{site}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
@@ -44,22 +54,110 @@ class AxeRun:
     def start(self, *options: str) -> psutil.Popen:
         with self._log.open("a") as log:
             command = [sys.executable, "-m", "axe", "--config", str(self._config), "run", "--only", "oracle", *options]
-            return psutil.Popen(command, env=self._environment, stdout=log, stderr=log, cwd=ROOT)
+            host = psutil.Popen(
+                command, env=self._environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
+            )
+        self._sessions.append(host.pid)
+        return host
+
+    def position(self) -> int:
+        """How far it has committed, over all partitions."""
+        try:
+            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
+                return int(database.execute("SELECT coalesce(sum(position), 0) FROM axe_offsets").fetchone()[0])
+        except sqlite3.Error:
+            return 0
+
+    def close(self) -> None:
+        """Kill whatever is left of the hosts, the fork servers and the workers."""
+        for session in self._sessions:
+            with suppress(ProcessLookupError):
+                os.killpg(session, signal.SIGKILL)
 
     def log(self) -> str:
         return self._log.read_text()[-4000:]
 
 
+class Feed:
+    """Produces events without a pause into every partition, so that there is always work."""
+
+    def __init__(self, kafka: KafkaBroker, topic: str) -> None:
+        self.input: dict[TopicPartition, list[bytes]] = {TopicPartition(topic, n): [] for n in range(PARTITIONS)}
+        self._kafka = kafka
+        self._enough = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._failure: BaseException | None = None
+
+    def produce(self, count: int) -> None:
+        """Append so many to each partition."""
+        for at, values in self.input.items():
+            new = [json.dumps({"n": len(values) + n, "pad": "x" * 80}).encode() for n in range(count)]
+            self._kafka.produce(at.topic, *new, partition=at.partition)
+            values.extend(new)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._enough.set()
+        self._thread.join(60)
+
+    def check(self) -> None:
+        """Say whether it has produced all the time."""
+        assert self._failure is None, self._failure
+
+    def _run(self) -> None:
+        try:
+            while not self._enough.wait(FEED_EVERY_S):
+                self.produce(FEED)
+        except BaseException as error:
+            self._failure = error
+
+
+class Recovery:
+    """Measures the time from a kill to the first commit after it, where no other kill comes first."""
+
+    def __init__(self, run: AxeRun) -> None:
+        self._run = run
+        self._since: tuple[float, int] | None = None
+        self.times_s: list[float] = []
+        self.superseded = 0
+
+    def killed(self, at: float) -> None:
+        """Note a kill, after the process is gone: what it has committed, it has committed."""
+        self.superseded += self._since is not None
+        self._since = at, self._run.position()
+
+    def look(self) -> None:
+        """See whether there is a commit since."""
+        if self._since is not None and self._run.position() > self._since[1]:
+            self.times_s.append(time.monotonic() - self._since[0])
+            self._since = None
+
+    def __str__(self) -> str:
+        ordered = sorted(self.times_s)
+        p50, p99 = ordered[len(ordered) // 2], ordered[max(0, -(-99 * len(ordered) // 100) - 1)]
+        return (
+            f"first commit after a kill: p50 {p50:.2f} s, p99 {p99:.2f} s, longest {ordered[-1]:.2f} s "
+            f"({len(ordered)} kills; {self.superseded} more were followed by a kill before a commit)"
+        )
+
+
 @pytest.fixture
-def events(kafka: KafkaBroker, topic: str) -> dict[TopicPartition, list[bytes]]:
-    """Thirty thousand events in two partitions."""
+def feed(kafka: KafkaBroker, topic: str) -> Feed:
+    """Thirty thousand events in two partitions, and more as time goes by."""
     kafka.create_topic(topic, PARTITIONS)
-    input_: dict[TopicPartition, list[bytes]] = {}
-    for partition in range(PARTITIONS):
-        values = [json.dumps({"n": n, "pad": "x" * 80}).encode() for n in range(150 * KILLS)]
-        kafka.produce(topic, *values, partition=partition)
-        input_[TopicPartition(topic, partition)] = list(values)
-    return input_
+    feed = Feed(kafka, topic)
+    feed.produce(150 * KILLS)
+    return feed
+
+
+@pytest.fixture
+def run(kafka: KafkaBroker, tmp_path: Path, topic: str) -> Iterator[AxeRun]:
+    run = AxeRun(tmp_path, kafka.bootstrap, topic)
+    yield run
+    run.close()
 
 
 def workers(host: psutil.Process) -> list[psutil.Process]:
@@ -86,47 +184,59 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
 
 
 @pytest.mark.timeout(60 + 6 * KILLS)
-def test_nothing_is_lost_twice_or_out_of_order_when_hosts_and_workers_are_killed(
-    kafka: KafkaBroker, tmp_path: Path, topic: str, events: dict[TopicPartition, list[bytes]]
-) -> None:
+def test_nothing_is_lost_twice_or_out_of_order_when_hosts_and_workers_are_killed(run: AxeRun, feed: Feed) -> None:
     chance = random.Random(SEED)
-    run = AxeRun(tmp_path, kafka.bootstrap, topic)
+    recovery = Recovery(run)
     killed = {"host": 0, "worker": 0}
-    host = run.start()
-    while sum(killed.values()) < KILLS:
-        wait_until(lambda: workers(host) or not host.is_running(), 30, f"no worker came up\n{run.log()}")
-        time.sleep(chance.uniform(0.0, 0.6))
-        found = workers(host)
-        if not found:
-            continue
-        if chance.random() < 0.3:
-            host.kill()
-            host.wait()
-            killed["host"] += 1
-            wait_until(lambda: not any(map(is_alive, found)), 2, "a worker outlived its host by two seconds")
-            host = run.start()
-        else:
-            found[0].send_signal(signal.SIGKILL)
-            killed["worker"] += 1
-            wait_until(lambda: not any(map(is_alive, found)), 5, "a killed worker is still there")
-    wait_until(lambda: workers(host), 30, f"no worker came up\n{run.log()}")
-    host.terminate()
-    assert host.wait(timeout=20) == 0, run.log()
+
+    def gone(processes: list[psutil.Process]) -> bool:
+        return not any(map(is_alive, processes))
+
+    def came_up() -> bool:
+        recovery.look()
+        return bool(workers(host)) or not host.is_running()
+
+    with feed:
+        host = run.start()
+        while sum(killed.values()) < KILLS:
+            # A worker that is killed before it did anything is started again after up to 30 s.
+            wait_until(came_up, 45, f"no worker came up\n{run.log()}")
+            until = time.monotonic() + chance.uniform(0.0, 0.6)
+            while (left := until - time.monotonic()) > 0:
+                recovery.look()
+                time.sleep(min(left, 0.02))
+            found = workers(host)
+            if not found:
+                continue
+            at = time.monotonic()
+            if chance.random() < 0.3:
+                host.kill()
+                host.wait()
+                killed["host"] += 1
+                wait_until(lambda: gone(found), 2, "a worker outlived its host by two seconds")
+                recovery.killed(at)
+                host = run.start()
+            else:
+                found[0].send_signal(signal.SIGKILL)
+                killed["worker"] += 1
+                wait_until(lambda: gone(found), 5, "a killed worker is still there")
+                recovery.killed(at)
+        wait_until(lambda: workers(host), 45, f"no worker came up\n{run.log()}")
+        host.terminate()
+        assert host.wait(timeout=20) == 0, run.log()
+    feed.check()
 
     last = run.start("--until-end")
     assert last.wait(timeout=120) == 0, run.log()
 
-    judged = oracle.verify(run.database, events)
-    assert judged.events == PARTITIONS * 150 * KILLS
+    judged = oracle.verify(run.database, feed.input)
+    assert judged.events == sum(map(len, feed.input.values()))
     assert killed["host"] > 0
     assert killed["worker"] > 0
-    print(f"{killed} kills, {judged}")  # the figures of the run, shown with -rP
+    print(f"{killed} kills, {judged}\n{recovery}")  # the figures of the run, shown with -rP
 
 
-def test_a_drained_host_exits_with_0_within_its_time(
-    kafka: KafkaBroker, tmp_path: Path, topic: str, events: dict[TopicPartition, list[bytes]]
-) -> None:
-    run = AxeRun(tmp_path, kafka.bootstrap, topic)
+def test_a_drained_host_exits_with_0_within_its_time(run: AxeRun, feed: Feed) -> None:
     host = run.start()
     wait_until(lambda: run.database.exists() and workers(host), 30, f"no worker came up\n{run.log()}")
 

@@ -9,14 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import typer
 
+    from ..config import Config
+    from ..discovery import Found
+
 _GROUP = "axe.plugins"
+_LIMIT_S = 5.0
 
 
 def add_commands(app: typer.Typer, given: list[str]) -> None:
     """Let every installed package of ``axe.plugins`` add its commands; a broken one only warns.
 
     Our own commands do without: nobody else's code runs for ``axe status``. Only the help of
-    everything and the names that we do not know ask the packages.
+    everything and the names that we do not know ask the packages, and a probe first: one that
+    ends its process, or does not end, must not take the help with it.
     """
     ours = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     words = _command_words(given)
@@ -27,24 +32,35 @@ def add_commands(app: typer.Typer, given: list[str]) -> None:
 
     try:
         config = load_config(_config_path(given))
-        from ..discovery import FoundStatus, discover, instantiate, load
+        from ..discovery import FoundStatus, discover
 
-        found = discover(config).plugins
+        found = [one for one in discover(config).plugins if one.status is FoundStatus.FOUND]
     except AxeError as error:
         # `axe --help` works without a configuration; which packages are allowed, only that tells.
         _warn(f"commands of plugins are left out: {error}") if words else None
         return
+    from ..probe import import_limit_s, probe
+
+    probed = probe(config.path, [(_GROUP, one.name) for one in found], limit_s=min(_LIMIT_S, import_limit_s()))
     for entry in found:
-        if entry.status is not FoundStatus.FOUND:
-            continue
-        try:
-            plugin: Any = instantiate(load(entry), config.plugins.get(entry.name, {}), entry)
-            if hasattr(plugin, "commands"):
-                plugin.commands(app)
-        except AxeError as error:
-            _warn(str(error))
-        except Exception as error:  # noqa: BLE001 - the plugin boundary
-            _warn(f"{entry} cannot add its commands: {type(error).__name__}: {error}")
+        reason = probed[entry.name].reason
+        if reason is not None:
+            _warn(reason if reason.startswith(str(entry)) else f"{entry}: {reason}")
+        elif "commands" in probed[entry.name].hooks:
+            _add_commands_of(entry, config, app)
+
+
+def _add_commands_of(entry: Found, config: Config, app: typer.Typer) -> None:
+    from ..discovery import load_plugin
+    from ..errors import AxeError
+
+    try:
+        plugin: Any = load_plugin(entry, config.plugins.get(entry.name, {}))[0]
+        plugin.commands(app)
+    except AxeError as error:
+        _warn(str(error))
+    except Exception as error:  # noqa: BLE001 - the plugin boundary
+        _warn(f"{entry} cannot add its commands: {type(error).__name__}: {error}")
 
 
 def _any_installed() -> bool:

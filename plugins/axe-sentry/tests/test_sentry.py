@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -156,3 +157,12 @@ def test_a_wrong_setting_is_refused_by_name_and_without_its_value(settings: dict
 
     assert str(raised.value).startswith(message)
     assert CANARY not in str(raised.value)
+
+
+def test_the_sdk_is_not_imported_before_the_settings_are_known_to_be_right() -> None:
+    """It costs each worker 7 MB, also where the package is installed and not configured."""
+    tried = "import sys, axe_sentry\ntry: axe_sentry.Sentry({})\nexcept Exception: print('sentry_sdk' in sys.modules)"
+
+    found = subprocess.run([sys.executable, "-c", tried], capture_output=True, text=True, check=True)
+
+    assert found.stdout == "False\n"

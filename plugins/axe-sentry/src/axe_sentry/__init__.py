@@ -11,10 +11,6 @@ import difflib
 from collections.abc import Mapping
 from typing import Any
 
-import sentry_sdk
-from sentry_sdk.scope import Scope
-from sentry_sdk.utils import BadDsn, event_from_exception
-
 from axe import ConfigError, Failure, hookimpl
 
 __all__ = ["Sentry"]
@@ -35,6 +31,10 @@ class Sentry:
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
         _check(settings)
+        # Not before: the SDK costs a worker 7 MB, and a package without settings ends in the line above.
+        import sentry_sdk
+        from sentry_sdk.utils import BadDsn
+
         self._payload_bytes = _MAX_PAYLOAD if settings.get("payload") else None
         try:
             # A client of our own, never bound to a scope: a processor that uses the SDK itself
@@ -63,6 +63,9 @@ class Sentry:
     @hookimpl
     def on_error(self, failure: Failure) -> None:
         """Hand the failure to the SDK's thread; the first failure of an event and the last one both come."""
+        from sentry_sdk.scope import Scope
+        from sentry_sdk.utils import event_from_exception
+
         exception = failure.exception
         event, hint = event_from_exception(
             (type(exception), exception, exception.__traceback__),
