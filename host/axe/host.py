@@ -331,7 +331,7 @@ class Host:
 
     def _serve(self, plugin: Found) -> None:
         """Call the ``services`` of a plugin, once; only here and only for it is a plugin imported into the host."""
-        if plugin.name in self._serving:
+        if plugin.name in self._serving or self._signals:
             return
         self._serving.add(plugin.name)
         manager = new_plugin_manager()

@@ -70,6 +70,7 @@ class _Worker:
         self._places = assembly.Places(config)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
+        self._stopping = False
         # Wakes the main loop: with the name of a runner that has ended, with None when one begins to run.
         self._woken, self._wakes = multiprocessing.Pipe(duplex=False)
         self._waking = threading.Lock()
@@ -144,6 +145,8 @@ class _Worker:
             self._tell("broken", name, found=found, error=str(error))
             return
         self._runners[name] = runner
+        if self._stopping:
+            runner.stop()
         thread = threading.Thread(target=self._run, args=(name,), name=f"axe {name}", daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -202,6 +205,7 @@ class _Worker:
         return True
 
     def _stop(self) -> None:
+        self._stopping = True
         for runner in list(self._runners.values()):
             runner.stop()
 

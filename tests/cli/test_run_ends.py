@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import textwrap
 
 import psutil
 import pytest
 
-from .conftest import Project, is_alive, wait_for, workers
+from .conftest import COUNTER, Project, is_alive, wait_for, workers
 
 SLOW = """
     import time
@@ -108,3 +109,15 @@ def test_a_second_host_is_refused_where_it_meets_the_first_on_a_processors_own_s
         host.terminate()
         assert host.wait(10) == 0, project.log()
     assert project.axe("--config", "other.toml", "run", "--until-end").returncode == 0
+
+
+def test_a_worker_that_is_asked_to_end_while_it_imports_ends_after_it(project: Project) -> None:
+    project.install("counter", "import time\nopen('began', 'w').close()\ntime.sleep(1)\n" + textwrap.dedent(COUNTER))
+    with project.running("run") as host:
+        wait_for((project.folder / "began").exists, "the import did not begin")
+        [worker] = workers(host)
+
+        worker.terminate()
+
+        assert host.wait(10) == 0, project.log()
+    assert "worker died" not in project.log()
