@@ -7,12 +7,17 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import pytest
+from hypothesis import settings
 
 from .services import ServiceMissing, is_required
 from .services.kafka import KafkaBroker, open_kafka
 from .services.postgresql import PostgresqlServer, open_postgresql
 
 S = TypeVar("S")
+
+# How long an example takes says something about the machine; each test has a limit of its own.
+settings.register_profile("axe", deadline=None)
+settings.load_profile("axe")
 
 
 def _open(service: Callable[[], S]) -> S:

@@ -106,6 +106,8 @@ def test_a_reader_that_goes_away_causes_no_complaint(project: Project) -> None:
 
 def test_ctrl_c_ends_quietly(project: Project) -> None:
     project.install("slow", "while True: pass")
+    # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "axe", "processors"],
         cwd=project.folder,
@@ -114,6 +116,7 @@ def test_ctrl_c_ends_quietly(project: Project) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
+    signal.signal(signal.SIGINT, before)
     time.sleep(1.5)
 
     process.send_signal(signal.SIGINT)
