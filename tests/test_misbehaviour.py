@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+import psycopg.sql
 import pytest
 from sqlalchemy import text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -613,3 +614,128 @@ def test_a_state_refuses_by_a_message_that_says_what_to_do(sqlite: Site) -> None
 
     assert len(said) == 3
     assert all("begin_nested" in line for line in said)
+
+
+def test_a_trigger_that_refuses_the_commit_is_the_failure_of_its_event(
+    tmp_path: Path, topic: str, postgresql_url: str
+) -> None:
+    class Checked(Keeping):
+        @axe.hookimpl
+        def on_start(self, state: State) -> None:
+            super().on_start(state)
+            state.connection.exec_driver_sql(
+                "CREATE FUNCTION no_three() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                "IF NEW.n = 3 THEN RAISE EXCEPTION 'no three'; END IF; RETURN NULL; END $$"
+            )
+            state.connection.exec_driver_sql(
+                "CREATE CONSTRAINT TRIGGER no_three AFTER INSERT ON seen DEFERRABLE INITIALLY DEFERRED "
+                "FOR EACH ROW EXECUTE FUNCTION no_three()"
+            )
+
+    site = Site(tmp_path, topic, state=postgresql_url, on_failure="reject", retries=0)
+    put(site, *range(6))
+
+    site.run(Checked())
+
+    assert (site.seen, refused(site), site.status) == ([0, 1, 2, 4, 5], [3], "stopped")
+
+
+def test_words_within_quotes_end_no_transaction(tmp_path: Path, topic: str, postgresql_url: str) -> None:
+    site = Site(tmp_path, topic, state=postgresql_url, on_failure="reject", retries=0)
+
+    def sick(event: Event, state: State) -> None:
+        state.cursor.execute("SELECT 'first; ROLLBACK second', $$; ABORT$$ -- ; ROLLBACK")
+
+    put(site, 0)
+
+    site.run(Keeping(sick))
+
+    assert (site.seen, refused(site)) == ([0], [])
+
+
+@pytest.mark.parametrize(
+    "execute",
+    [
+        lambda cursor, sql: cursor.execute(sql.encode()),
+        lambda cursor, sql: cursor.executemany(sql, [()]),
+        lambda cursor, sql: list(cursor.stream(sql)),
+        lambda cursor, sql: cursor.execute(psycopg.sql.SQL(sql)),
+    ],
+    ids=["bytes", "executemany", "stream", "composed"],
+)
+def test_no_way_to_execute_leaves_a_savepoint_open(
+    tmp_path: Path, topic: str, postgresql_url: str, execute: Callable[[Any, str], object]
+) -> None:
+    site = Site(tmp_path, topic, state=postgresql_url, on_failure="reject", retries=0)
+
+    def sick(event: Event, state: State) -> None:
+        if event.offset == 1:
+            execute(state.cursor, "SAVEPOINT mine")
+        if event.offset == 4:
+            execute(state.cursor, "ROLLBACK TO SAVEPOINT mine")
+
+    put(site, *range(6))
+
+    site.run(Keeping(sick))
+
+    assert (site.seen, refused(site)) == ([0, 2, 3, 5], [1, 4])
+
+
+def test_a_cursor_that_is_used_between_two_batches_stops_nobody(site: Site) -> None:
+    class Late(Keeping):
+        cursor: Any = None
+
+        @axe.hookimpl
+        def on_commit(self) -> None:
+            with contextlib.suppress(Exception):
+                self.cursor.execute("SELECT 1")
+
+    handler = Late(lambda _event, state: setattr(handler, "cursor", state.cursor))
+    put(site, *range(4))
+
+    site.run(handler)
+
+    assert (site.seen, site.status) == ([0, 1, 2, 3], "stopped")
+
+
+def test_no_handler_runs_any_more_once_its_event_has_failed(sqlite: Site) -> None:
+    """A watchdog would take it for one that is stuck."""
+    sqlite.settings["on_failure"] = "stop"
+    put(sqlite, *range(3))
+    with sqlite.add(Keeping(lambda _event, state: state.cursor.connection.close())):
+        runner = sqlite.app._runners[0]
+        until(lambda: runner.status.value == "failed")
+
+        assert runner.handling is None
+
+
+def test_dead_letters_are_in_the_order_of_the_events_and_count_what_was_tried_before(sqlite: Site) -> None:
+    sqlite.settings["retries"] = 5
+    tries: list[int] = []
+
+    def sick(event: Event, state: State) -> None:
+        if event.offset == 1:
+            tries.append(1)
+            if len(tries) < 4:  # once in the batch, then alone: two attempts that fail
+                raise RuntimeError("not yet")
+            raise Reject("no")
+
+    put(sqlite, 0, 1, b"{junk", 3)
+    sqlite.run(Keeping(sick))
+
+    assert sqlite.sql('SELECT "offset" FROM axe_dead_letters ORDER BY id') == [(1,), (2,)]
+    assert sqlite.sql('SELECT attempts FROM axe_dead_letters WHERE "offset" = 1') == [(3,)]
+
+
+def test_a_state_of_many_keys_is_cleared_at_once(sqlite: Site) -> None:
+    def handler(event: Event, state: State) -> None:
+        if event.value == "clear":
+            state.clear()
+        else:
+            state.update({f"key {n}": n for n in range(20_000)})
+
+    put(sqlite, "fill", "clear")
+
+    sqlite.run(handler)
+
+    assert (sqlite.values, sqlite.status) == ({}, "stopped")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import axe
 from axe import TopicPartition, operations
 from axe.assembly import Places
 from axe.config import load
@@ -70,6 +71,25 @@ def test_events_go_through_one_of_two_workers_however_often_they_change(sites: t
 
     assert sites[0].seen == list(range(sites[0].offset))
     assert sites[0].offset > 100
+
+
+def test_two_workers_may_begin_at_the_same_moment(sites: tuple[Site, Site]) -> None:
+    first, second = sites
+
+    class Slow(Keeping):
+        @axe.hookimpl
+        def on_start(self, state: axe.State) -> None:
+            super().on_start(state)
+            time.sleep(0.5)
+
+    for n in range(5):
+        first.log.append(first.topic, n)
+    with first.add(Slow()), second.add(Slow()):
+        until(lambda: first.offset == 5)
+        until(lambda: sorted((status_of(first), status_of(second))) == ["running", "unassigned"])
+
+    assert first.seen == list(range(5))
+    assert (first.failures, second.failures) == ([], [])
 
 
 def test_many_workers_may_make_the_database_at_the_same_moment(postgresql_url: str) -> None:

@@ -160,7 +160,6 @@ class Runner:
                 self._adopt()
             self._step()
         except BaseException as error:  # noqa: BLE001 # the loop must not end in silence, whatever a plugin raises
-            self._in_handler = False
             self._react(error)
         else:
             self._waiting_since = None
@@ -372,11 +371,14 @@ class Runner:
             moves = reading.moves(behind, records)
             transaction.advance(moves, self._presence.worker)
             failpoint("after_advance")
+            handle = self._one_by_one if isolated else self._all_at_once
             self._in_handler = True
-            with transaction.plugin_code():
-                handle = self._one_by_one if isolated else self._all_at_once
-                refused, failed = handle(transaction, items)
-            self._in_handler = False
+            try:
+                with transaction.plugin_code():
+                    refused, failed = handle(transaction, items)
+            finally:
+                self._in_handler = False
+            refused = self._trial.counted(refused)
             if failed is not None:
                 behind = reading.behind(records[: reading.index(records, failed.record)])
                 transaction.advance(reading.back(moves, behind), self._presence.worker)

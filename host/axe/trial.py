@@ -68,6 +68,18 @@ class Trial:
             return list(items)
         return [sentence if item.record == sentence.record else item for item in items]
 
+    def counted(self, refused: list[Refused]) -> list[Refused]:
+        """Put refusals in the order of their records, with the attempts of the one that failed before."""
+        ordered = sorted(refused, key=lambda item: item.record.offset)
+        if self._record is None:
+            return ordered
+        return [
+            item._replace(attempts=self._attempt + 1)
+            if item.record == self._record and item is not self._sentence
+            else item
+            for item in ordered
+        ]
+
     def is_over(self, positions: dict[Any, int]) -> bool:
         """Tell whether there was a trial whose event is behind these positions now; then it ends."""
         record = self._record

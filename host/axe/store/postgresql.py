@@ -53,7 +53,8 @@ FROM pg_proc p WHERE pronamespace = current_schema()::regnamespace AND proname N
   AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype IN ('e', 'i'))
 """
 
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+# Comments, and what stands in quotes: no statement of the handler's.
+_NO_STATEMENT = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _ENDING = re.compile(r"\s*(COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE)
 _OURS = re.compile(r'\b(SAVEPOINT|TO)\s+"?(sa_savepoint_\d+|axe_[0-9a-f]{8})"?\s*\Z', re.IGNORECASE)
 # Behind another statement of the same string: it would take the guard away together with the positions.
@@ -68,15 +69,32 @@ class _HandlerCursor(psycopg.Cursor[Any]):
 
     def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
         """Execute, unless it would end the transaction, or leave a savepoint that a later event could use."""
-        if getattr(self.connection, "axe_guarded", False):
-            text_ = query if isinstance(query, str) else str(getattr(query, "as_string", lambda _: query)(None))
-            plain = _COMMENT.sub(" ", text_)
-            if ending := _ENDING.match(plain):
-                if not _OURS.search(plain):
-                    refuse(ending[1].upper())
-            elif ending := _ENDING_LATER.search(plain):
-                refuse(ending[1].upper())
+        self._check(query)
         return super().execute(query, *arguments, **options)
+
+    def executemany(self, query: Any, *arguments: Any, **options: Any) -> None:
+        """As ``execute``."""
+        self._check(query)
+        super().executemany(query, *arguments, **options)
+
+    def stream(self, query: Any, *arguments: Any, **options: Any) -> Iterator[Any]:
+        """As ``execute``."""
+        self._check(query)
+        return super().stream(query, *arguments, **options)
+
+    def _check(self, query: Any) -> None:
+        if not getattr(self.connection, "axe_guarded", False):
+            return
+        if isinstance(query, bytes):
+            sql = query.decode(errors="replace")
+        else:
+            sql = query if isinstance(query, str) else query.as_string(self.connection)
+        plain = _NO_STATEMENT.sub(" ", sql)
+        if ending := _ENDING.match(plain):
+            if not _OURS.search(plain):
+                refuse(ending[1].upper())
+        elif ending := _ENDING_LATER.search(plain):
+            refuse(ending[1].upper())
 
     def close(self) -> None:
         """Do nothing."""
@@ -237,6 +255,9 @@ class PostgresDatabase:
         """
         assert self._writing is not None
         try:
+            if self._driver is not None and self._driver.info.transaction_status is not TransactionStatus.IDLE:
+                # A handler kept a cursor and used it between two batches. That is no part of any.
+                self._discard()
             if self._connection is None:
                 self._connection = StateConnection(self._writing)
             Connection.begin(self._connection)
@@ -296,7 +317,9 @@ class PostgresDatabase:
         assert self._driver is not None
         try:
             self._driver.commit()
-        except psycopg.IntegrityError as error:
+        except psycopg.DatabaseError as error:
+            if self.trouble(error) is not None:
+                raise
             message = f"the database refused the commit: {' '.join(str(error).split())}"
             raise CommitRefused(message) from error
         transaction = connection.get_transaction()

@@ -132,6 +132,12 @@ class State(MutableMapping[str, Any]):
             raise KeyError(key)
         self[key] = _ABSENT
 
+    def clear(self) -> None:
+        """Remove every key."""
+        # The mixin's way looks for a first key again and again.
+        for key in list(self):
+            self[key] = _ABSENT
+
     def __contains__(self, key: object) -> bool:
         """Tell whether a key has a value."""
         if type(key) is not str:
@@ -227,9 +233,9 @@ class State(MutableMapping[str, Any]):
     def end(self) -> None:
         """Refuse whatever a handler that kept this state wants of it: nobody would write it."""
         self.drop_session()
-        self._live = self._stored = _Over()
+        self._live = self._stored = over = _Over()
         self.changes = []
-        self._driver = self._cursor = None
+        self._driver, self._cursor = over, None
         self._over = True
 
     def drop_session(self) -> None:
@@ -291,7 +297,7 @@ class _Over(dict[Any, Any]):
         message = "this state belongs to a batch that has ended: use the one that the hook is called with"
         raise StateError(message)
 
-    get = __getitem__ = __setitem__ = __contains__ = __iter__ = __len__ = _refuse
+    execute = get = __getitem__ = __setitem__ = __contains__ = __iter__ = __len__ = _refuse
 
 
 def unstorable(text: str) -> bool:

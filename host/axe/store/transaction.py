@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Self
 
 from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import PositionConflict, StoreError, TransactionEnded
 from ..event import Rejection, TopicPartition
@@ -80,15 +81,18 @@ class Transaction:
         known = read_positions(self.connection)
         for at, start in sorted(starts.items()):
             topic_id = topic_ids.get(at.topic)
+            taken: dict[str, Any] = {"owner": owner, "epoch": offsets.c.epoch + 1}
             if at in known:
-                taken: dict[str, Any] = {"owner": owner}
-                taken |= {"epoch": offsets.c.epoch + 1, "topic_id": topic_id or known[at].topic_id}
+                taken["topic_id"] = topic_id or known[at].topic_id
                 self.connection.execute(update(offsets).where(*_is(at)).values(taken))
             else:
                 values: dict[str, Any] = {"position": start, "epoch": 1, "owner": owner, "attempts": 0}
                 values |= {"topic_id": topic_id}
                 values |= {"topic": at.topic, "partition": at.partition, "updated_at": tables.timestamp()}
-                self.connection.execute(insert(offsets).values(values))
+                # Another worker may make the row at this moment, and commit it before us.
+                make = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
+                made: Any = make(offsets).values(values)
+                self.connection.execute(made.on_conflict_do_update(index_elements=["topic", "partition"], set_=taken))
         return {at: held for at, held in read_positions(self.connection).items() if at in starts}
 
     def advance(self, moves: Mapping[TopicPartition, Move], owner: str) -> None:
@@ -211,6 +215,8 @@ class Transaction:
             self.state.write()
         finally:
             self._connection.host_writes = False
+        # Else each further event would look at what all before it have touched.
+        self.state.forget()
         self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
 
     def undo_event(self) -> None:
