@@ -65,7 +65,8 @@ class Presence:
 
     def leave(self) -> None:
         """Write the last word of an orderly end, which a failure or a pause outlives; never raises."""
-        if self.status not in (Status.FAILED, Status.PAUSED, Status.UNASSIGNED):
+        lost = self.status is Status.UNASSIGNED and self.error is not None
+        if not lost and self.status not in (Status.FAILED, Status.PAUSED):
             # What is still waiting has not stopped by itself, but nobody waits from now on.
             if self.status is not Status.WAITING:
                 self.show(Status.STOPPED)
