@@ -184,7 +184,7 @@ def test_the_whole_of_it_is_understood(write: Write, monkeypatch: pytest.MonkeyP
 
         [kafka]
         "security.protocol" = "SASL_SSL"
-        "enable.partition.eof" = true
+        "socket.nagle.disable" = true
         socket.timeout.ms = 5000
 
         [topics.studies]
@@ -225,7 +225,7 @@ def test_the_whole_of_it_is_understood(write: Write, monkeypatch: pytest.MonkeyP
     assert config.host == HostConfig(workers=4, shutdown_s=2.5)
     assert config.kafka == {
         "security.protocol": "SASL_SSL",
-        "enable.partition.eof": True,
+        "socket.nagle.disable": True,
         "socket.timeout.ms": 5000,
     }
     assert config.topic("studies") == TopicConfig(

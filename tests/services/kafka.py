@@ -19,7 +19,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
 
 from . import ServiceMissing, cache_folder, free_port, tied_to_parent
@@ -214,6 +214,13 @@ class KafkaBroker:
         """Create a topic and wait until it can be used."""
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
         self.admin.create_topics([topic])[name].result(30)
+        # The broker leads the new partitions a moment after it has said that they exist.
+        asked = {KafkaPartition(name, number): OffsetSpec.latest() for number in range(partitions)}
+        deadline = time.monotonic() + 30
+        while any(answer.exception(30) for answer in self.admin.list_offsets(asked).values()):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"nobody leads the partitions of {name}")
+            time.sleep(0.02)
 
     def delete_topic(self, name: str) -> None:
         """Delete a topic and wait until it is gone."""
