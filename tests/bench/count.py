@@ -87,11 +87,15 @@ def has_command() -> bool:
     return tried.returncode == 0
 
 
+# What else is installed is not measured.
+ALONE = 'block = ["sentry", "airbrake"]\n'
+
+
 def _axe_run(settings: dict[str, Any]) -> dict[str, Any]:
     """Measure `axe run --until-end` from outside: the whole command, all its processes."""
     folder = Path(settings["folder"])
     configuration = folder / "axe.toml"
-    configuration.write_text(f'source = "kafka://{settings["brokers"]}"\nstate = "sqlite:state"\n')
+    configuration.write_text(f'source = "kafka://{settings["brokers"]}"\nstate = "sqlite:state"\n{ALONE}')
     told = folder / "told.json"
     install(folder, {"bench-counter": COUNTER.format(topic=settings["topic"]) + TOLD.format(told=told)})
     env = bench.environment()

@@ -16,7 +16,7 @@ import psutil
 
 from ..services.kafka import KafkaBroker
 from . import broker as bench
-from .count import AXE, COUNTER, install
+from .count import ALONE, AXE, COUNTER, install
 from .events import event
 
 START_LIMIT_S = 60.0
@@ -27,7 +27,7 @@ class Running:
 
     def __init__(self, folder: Path, brokers: str, topic: str, processors: int) -> None:
         self.configuration = folder / "axe.toml"
-        self.configuration.write_text(f'source = "kafka://{brokers}"\nstate = "sqlite:state"\n')
+        self.configuration.write_text(f'source = "kafka://{brokers}"\nstate = "sqlite:state"\n{ALONE}')
         self.names = [f"bench-{number}" for number in range(processors)]
         install(folder, dict.fromkeys(self.names, COUNTER.format(topic=topic)))
         self.env = bench.environment()
