@@ -252,6 +252,13 @@ def test_a_damaged_register_is_refused(sqlite_kind: Kind) -> None:
         sqlite_kind.store().open()
 
 
+def test_a_file_in_the_place_of_the_folder_is_named_as_such(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("x")
+
+    with pytest.raises(StoreUnavailable, match="is a file"):
+        open_place("sqlite:state", tmp_path).processors()
+
+
 def test_files_are_for_their_owner_only(sqlite_kind: Kind) -> None:
     store = prepared(sqlite_kind)
     with handling(store) as transaction:

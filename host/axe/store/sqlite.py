@@ -127,6 +127,12 @@ class SqliteFolder:
             found = json.loads(self._register.read_text())
         except FileNotFoundError:
             return {"processors": {}}
+        except NotADirectoryError as error:
+            message = f"the state folder {self.folder} is a file; let `state` name a folder"
+            raise StoreUnavailable(message) from error
+        except PermissionError as error:
+            message = f"{self._register} may not be read by this user; mend its permissions, or set `state`"
+            raise StoreUnavailable(message) from error
         except (OSError, ValueError) as error:
             message = f"{self._register} cannot be read ({error}); restore it from a backup"
             raise StoreCorrupt(message) from error
