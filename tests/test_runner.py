@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -467,6 +468,22 @@ def test_a_failed_processor_goes_on_where_it_stopped_when_it_is_resumed(site: Si
         until(lambda: site.offset == 6)
 
     assert site.seen == list(range(6))
+
+
+def test_waiting_is_said_once_and_so_is_its_end(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="axe")
+    site.log.append(site.topic, 0)
+    with site.add(count):
+        until(lambda: site.offset == 1)
+        site.log.make_unavailable()
+        until(lambda: site.app._runners[0].status.value == "waiting")
+        time.sleep(1)  # several attempts
+        site.log.make_available()
+        site.log.append(site.topic, 1)
+        until(lambda: site.offset == 2)
+
+    said = [line.getMessage().split()[0] for line in caplog.records]
+    assert (said.count("waiting"), said.count("going")) == (1, 1)
 
 
 def test_a_stop_right_after_a_pause_is_orderly(site: Site) -> None:

@@ -101,6 +101,7 @@ class Runner:
         self._slice: int | None = None
         self._isolated_left = 0
         self._waiting_since: float | None = None
+        self._waiting_for: str | None = None
         self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
 
     # --- life
@@ -162,7 +163,9 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 # the loop must not end in silence, whatever a plugin raises
             self._react(error)
         else:
-            self._waiting_since = None
+            if self._waiting_since is not None:
+                self._log.info("going on", waited_s=round(time.monotonic() - self._waiting_since))
+                self._waiting_since = self._waiting_for = None
 
     def _react(self, error: BaseException) -> None:
         """Say what each kind of trouble leads to."""
@@ -293,9 +296,6 @@ class Runner:
         events, self._slice = self._slice or self._limit, None
         records = reading.take(events=events, size=batch.bytes, timeout_s=_POLL_S)
         failpoint("after_poll")
-        if self.status is Status.WAITING:
-            self._log.info("going on")
-            self._presence.show(Status.RUNNING)
         if records:
             self._process(records)
         reading.catch_up()
@@ -541,9 +541,11 @@ class Runner:
     def _wait_for(self, error: AxeError) -> None:
         """Something is away: say so once, and try again with growing pauses."""
         now = time.monotonic()
-        if self._waiting_since is None or self.status is not Status.WAITING or self.error != str(error):
+        self._waiting_since = self._waiting_since or now
+        if self._waiting_for != str(error):
+            # Adopting may succeed in between, as with a full disk: once for each cause, until a turn went well.
+            self._waiting_for = str(error)
             self._log.warning("waiting", reason=str(error))
-            self._waiting_since = self._waiting_since or now
         self._let_go()
         self._presence.show(Status.WAITING, str(error))
         if self._until_end and now - self._waiting_since > self._wait_s:
