@@ -739,3 +739,18 @@ def test_a_state_of_many_keys_is_cleared_at_once(sqlite: Site) -> None:
     sqlite.run(handler)
 
     assert (sqlite.values, sqlite.status) == ({}, "stopped")
+
+
+def test_a_swallowed_error_beside_a_refused_event_is_the_failure_of_its_own_event(site: Site) -> None:
+    def sick(event: Event, state: State) -> None:
+        if event.value == "swallow":
+            with contextlib.suppress(Exception):
+                state.cursor.execute("INSERT INTO no_such_table VALUES (1)")
+
+    put(site, *["ok"] * 5, b"{junk", "swallow", "ok", "ok")
+
+    site.run(Keeping(sick))
+
+    assert (site.offset, site.status) == (9, "stopped")
+    assert refused(site) in ([5], [5, 6])  # PostgreSQL gives the transaction up, SQLite only the statement
+    assert site.seen == [n for n in range(9) if n not in refused(site)]

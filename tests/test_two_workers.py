@@ -136,3 +136,18 @@ def test_a_failing_event_and_a_reset_of_several_partitions_do_not_deadlock(sites
 
     assert site.status == "stopped"
     assert {TopicPartition(site.topic, n) for n in range(3)} == set(site.app.processors["p"].positions)
+
+
+def test_a_worker_of_another_version_fails_once_and_leaves_the_other_alone(sites: tuple[Site, Site]) -> None:
+    first, second = sites
+    first.log.append(first.topic, 0)
+    with first.add(Keeping()):
+        until(lambda: first.offset == 1)
+        with second.add(Keeping(), version=2):
+            until(lambda: status_of(second) == "failed")
+            time.sleep(2.5)
+            first.log.append(first.topic, 1)
+            until(lambda: first.offset == 2)
+
+    assert len(second.failures) == 1
+    assert first.seen == [0, 1]

@@ -379,6 +379,9 @@ class Runner:
             finally:
                 self._in_handler = False
             refused = self._trial.counted(refused)
+            if refused:
+                # A handler may have ended the transaction; then the batch is undone, before we write into nothing.
+                transaction.check_open()
             if failed is not None:
                 behind = reading.behind(records[: reading.index(records, failed.record)])
                 transaction.advance(reading.back(moves, behind), self._presence.worker)
@@ -526,17 +529,22 @@ class Runner:
             self._presence.beat()
 
     def _fail(self, reason: str, failure: Failure | None) -> None:
-        self._log.error(
-            "processor failed",
-            reason=reason[:500],
-            what_to_do=f"mend the cause, then `axe resume {self.processor.name}`",
-        )
-        if failure is not None:
+        # Beside another worker the status may not be ours to store, so that we come here again: say it once.
+        again = (self.status, self.error) == (Status.FAILED, reason)
+        if not again:
+            self._log.error(
+                "processor failed",
+                reason=reason[:500],
+                what_to_do=f"mend the cause, then `axe resume {self.processor.name}`",
+            )
+        if failure is not None and not again:
             notify(self.processor.hooks, "on_error", self._log, failure=failure)
         # What somebody decided while reporters ran is newer than this failure.
         self._presence.show(Status.FAILED, reason, unless_directed=bool(self._reading.held))
         self._let_go()
         self._finished = self._until_end or not self._presence.is_open
+        if not self._finished:
+            self._stop.wait(_LOOK_S)
 
     def _wait_for(self, error: AxeError) -> None:
         """Something is away: say so once, and try again with growing pauses."""
