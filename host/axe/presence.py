@@ -49,8 +49,7 @@ class Presence:
         if (status, error) == (self.status, self.error):
             return
         # The store first: who sees it here may at once do something about it there.
-        if status is not self.status:
-            self._write(status, error, unless_directed=unless_directed)
+        self._write(status, error, unless_directed=unless_directed)
         self.status, self.error = status, error
         if self._on_status is not None:
             self._on_status(status, error)
