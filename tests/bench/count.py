@@ -110,8 +110,6 @@ def _axe_run(settings: dict[str, Any]) -> dict[str, Any]:
     return {"events": settings["end"], "wall_s": wall, "cpu_s": found["cpu_s"], "steady_events_per_s": steady}
 
 
-# They may be installed beside the tests, and have no settings here.
-NO_REPORTERS = 'block = ["sentry", "airbrake"]\n'
 AXE = (sys.executable, "-c", "import sys; sys.argv[0] = 'axe'; from axe.cli import main; sys.exit(main())")
 
 
