@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from axe import Decision, Failure, Record, Rejection
+import copy
+import pickle
+from typing import Any
+
+from axe import Decision, Event, Failure, Record, Rejection
+from axe.config import load
+from axe.dispatch import Dispatcher
+from axe.processor import Processor
+from axe.testing import make_event
 
 RECORD = Record("studies", 3, 1042, key=b"ST-1", value=b"\xff and more", headers=(("note", b"read"), ("none", None)))
 PLACE = {"topic": "studies", "partition": 3, "offset": 1042}
@@ -30,3 +38,29 @@ def test_a_failure_without_a_record_has_no_place_in_a_log() -> None:
     failure = Failure("counter", None, OSError(), 1, Decision.STOP)
 
     assert failure.where(payload_bytes=100) == {"processor": "counter", "attempt": 1, "decision": "stop"}
+
+
+def fetched(value: bytes, **setting: Any) -> Event:
+    """Make an event as a runner does."""
+    config = load({"source": "memory:", "state": "memory:", "topics": {"studies": setting}})
+    processor = Processor("counter", lambda event: None, topics=("studies",))
+    [event] = Dispatcher(processor, config).decode([Record("studies", 3, 1042, b"ST-1", value)])
+    assert isinstance(event, Event)
+    return event
+
+
+def test_the_type_stays_whatever_a_handler_does_to_the_value() -> None:
+    event = fetched(b'{"type": "created", "n": 1}')
+
+    event.value.pop("type")
+
+    assert (event.type, event.value) == ("created", {"n": 1})
+    event.value["type"] = "deleted"
+    assert event.type == "created"
+
+
+def test_an_event_can_be_copied_and_sent_to_another_process() -> None:
+    for event in (fetched(b'{"type": "created"}', key=["string"]), make_event({"n": 1}, type="made", key=b"k")):
+        for same in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event))):
+            for name in ("topic", "partition", "offset", "key", "value", "headers", "timestamp", "type", "record"):
+                assert getattr(same, name) == getattr(event, name)

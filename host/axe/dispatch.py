@@ -195,9 +195,11 @@ class _Topic:
         plain = own is None and types is None and self._decode_key is None
         self._json = self._read if plain and isinstance(self._read, JsonReader) else None
 
-    def type_of(self, raw: Any, value: Any) -> str | None:
-        """Tell the event type of a record whose value is decoded."""
-        return self._rule.of(self.form.headers(raw), value)
+    def type_of(self, raw: Any) -> str | None:
+        """Tell the event type of a record that is plain JSON."""
+        kind = self._rule.from_headers(self.form.headers(raw))
+        content = self.form.value(raw)
+        return self._rule.from_value(self._read(content)) if kind is None and content is not None else kind
 
     def items(self, records: Sequence[Any]) -> list[Item]:
         """Turn records into events and refusals."""

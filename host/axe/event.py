@@ -87,15 +87,15 @@ class Origin(Protocol):
 
     form: Form
 
-    def type_of(self, raw: Any, value: Any) -> str | None:
-        """Tell the event type."""
+    def type_of(self, raw: Any) -> str | None:
+        """Tell the event type of a record, which a handler may long have changed the value of."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A decoded record: what a handler receives.
 
-    ``value`` is None for a tombstone. All else is read from the record when it is asked for. A test
-    makes one with ``axe.testing.make_event``.
+    ``value`` is None for a tombstone; it is the handler's to change. All else is read from the record
+    when it is asked for. A test makes one with ``axe.testing.make_event``.
     """
 
     _raw: Any
@@ -141,15 +141,32 @@ class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
     @property
     def type(self) -> str | None:
         """The event type, None where the record names none."""
-        return self._origin.type_of(self._raw, self.value) if self._type is msgspec.UNSET else self._type
+        if self._type is msgspec.UNSET:
+            # Once: where no header names it, the value is decoded again.
+            msgspec.structs.force_setattr(self, "_type", self._origin.type_of(self._raw))
+        return self._type  # type: ignore[return-value] # set above
 
     @property
     def record(self) -> Record:
         """The bytes as they were fetched."""
         return self._origin.form.record(self._raw)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Leave behind what belongs to a source and its configuration: events can be copied and pickled."""
+        return Event, (self.record, self.value, NoOrigin(), self.type, self.key)
+
     def __repr__(self) -> str:
         return f"<Event {self.record} type={self.type!r} value={self.value!r}>"
+
+
+class NoOrigin:
+    """The origin of events that were made from a ``Record`` and know their type."""
+
+    form = RECORD_FORM
+
+    def type_of(self, raw: Any) -> str | None:  # noqa: ARG002 # the protocol's
+        """Return None; nobody asks."""
+        return None
 
 
 class Decision(enum.Enum):

@@ -15,7 +15,7 @@ import msgspec
 
 from .app import App
 from .decode import event_type_of
-from .event import RECORD_FORM, Decision, Event, Failure, Record, Rejection
+from .event import Decision, Event, Failure, NoOrigin, Record, Rejection
 from .sources.memory import memory_log
 
 __all__ = ["CANARY", "Harness", "RecordingServer", "Request", "make_event", "sample_failure"]
@@ -24,16 +24,6 @@ CANARY = "hunter2-canary"
 """What a report must not contain unless its settings ask for the payload."""
 
 _WAIT_S = 10.0
-
-
-class _Made:
-    """The origin of events that a test makes."""
-
-    form = RECORD_FORM
-
-    def type_of(self, raw: Any, value: Any) -> str | None:
-        """Find the type as axe does for topics that say nothing about it."""
-        return event_type_of(None).of(raw.headers, value)
 
 
 def make_event(  # noqa: PLR0913 # all that an event has, by name
@@ -54,7 +44,7 @@ def make_event(  # noqa: PLR0913 # all that an event has, by name
     """
     content = None if value is None else msgspec.json.encode(value)
     record = Record(topic, partition, offset, key, content, tuple(headers), timestamp_ms)
-    return Event(record, value, _Made(), msgspec.UNSET if type is None else type)
+    return Event(record, value, NoOrigin(), event_type_of(None).of(record.headers, value) if type is None else type)
 
 
 class Harness:
