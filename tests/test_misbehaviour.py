@@ -533,6 +533,30 @@ def test_a_reset_during_the_report_of_a_failure_counts(sqlite: Site) -> None:
     assert (sqlite.seen[-3:], sqlite.status) == ([0, 1, 2], "stopped")
 
 
+@pytest.mark.parametrize("decision", ["retry", "stop"])
+def test_a_pause_out_of_a_report_counts_until_the_end_too(sqlite: Site, decision: str) -> None:
+    sqlite.settings.update(on_failure="stop", retries=2 if decision == "retry" else 0)
+    put(sqlite, *range(3))
+    sqlite.add(Keeping(at(1)))
+    sqlite.app.on_error(lambda failure: failure.decision.value == decision and sqlite.operate(operations.pause))
+
+    sqlite.app.start(until_end=True)
+
+    assert (sqlite.seen, sqlite.status) == ([0], "paused")
+
+
+@pytest.mark.parametrize("decision", ["retry", "stop"])
+def test_a_reset_out_of_a_report_counts_until_the_end_too(sqlite: Site, decision: str) -> None:
+    sqlite.settings.update(on_failure="stop", retries=2 if decision == "retry" else 0)
+    put(sqlite, *range(3))
+    sqlite.add(Keeping(at(1)))
+    sqlite.app.on_error(lambda failure: failure.decision.value == decision and sqlite.app.processors["p"].reset(2))
+
+    sqlite.app.start(until_end=True)
+
+    assert (sqlite.seen, sqlite.offset, sqlite.status) == ([0, 2], 3, "stopped")
+
+
 def test_new_partitions_are_found_while_there_is_work(sqlite: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("axe.runner._NEW_PARTITIONS_S", 0.05)
     put(sqlite, *range(40))

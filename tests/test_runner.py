@@ -18,7 +18,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import axe
 from axe import Decision, Event, Failure, Reject, Rejection, State, TopicPartition, operations
-from axe.errors import ConfigError
+from axe.errors import ConfigError, StoreUnavailable
+from axe.store.transaction import Transaction
 
 from .site import Keeping, KeepingOne, Site, at, count, until
 
@@ -511,6 +512,100 @@ def test_a_raised_version_is_refused_by_name_until_the_state_is_built_anew(site:
     site.app.processors["p"].reset("earliest", wipe=True)
     site.app.start(until_end=True)
     assert (site.status, site.values) == ("stopped", {"n": 1, "offsets": [0]})
+
+
+def test_the_time_of_the_last_event_belongs_to_the_position(site: Site) -> None:
+    """Neither that of an event behind a failure, nor that of another partition's."""
+    site.log.create_topic(site.topic, 2)
+    for n in range(6):
+        site.log.append(site.topic, n, partition=n % 2, timestamp_ms=1_000_000 * n)
+
+    site.run(Keeping(at(2)))
+
+    stored = site.sql("SELECT partition, position, event_at FROM axe_offsets")
+    assert 2 in (position for _, position, _ in stored)
+    for partition, position, event_at in stored:
+        last = datetime.fromtimestamp(1000 * (2 * (position - 1) + partition), UTC)
+        assert event_at is None if position == 0 else datetime.fromisoformat(event_at) == last
+
+
+def test_a_retry_commits_and_reports_nothing(site: Site) -> None:
+    class Reporting(Keeping):
+        def __init__(self, sick: Callable[[Event, State], object]) -> None:
+            super().__init__(sick)
+            self.reports: list[int] = []
+
+        @axe.hookimpl
+        def on_commit(self, report: axe.event.CommitReport) -> None:
+            self.reports.append(report.events)
+
+    sick, _ = failing_times(2, 0)
+    handler = Reporting(sick)
+    for n in range(3):
+        site.log.append(site.topic, n)
+
+    site.run(handler)
+
+    assert 0 not in handler.reports
+    assert sum(handler.reports) == 3
+
+
+def test_a_retry_of_what_the_database_refuses_at_the_commit_runs_no_neighbour_again(site: Site) -> None:
+    class Child(Keeping):
+        @axe.hookimpl
+        def on_start(self, state: State) -> None:
+            super().on_start(state)
+            state.cursor.execute("CREATE TABLE IF NOT EXISTS parent (id integer PRIMARY KEY)")
+            state.cursor.execute(
+                "CREATE TABLE IF NOT EXISTS child (parent integer REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)"
+            )
+
+    calls: list[int] = []
+
+    def sick(event: Event, state: State) -> None:
+        calls.append(event.offset)
+        if event.offset == 700:
+            state.connection.exec_driver_sql("INSERT INTO child VALUES (99)")
+
+    site.settings.update(retries=5, on_failure="reject")
+    for n in range(1000):
+        site.log.append(site.topic, n)
+
+    site.run(Child(sick))
+
+    assert [offset for offset, _ in site.dead_letters] == [700]
+    first, last = calls.index(700), len(calls) - calls[::-1].index(700)
+    tries = [offset for offset in calls[first:last] if offset != 700]
+    assert len(calls) < 6000, "as if each retry looked for the event anew"
+    assert calls[last - 5 : last] == [700] * 5, tries[-5:]
+
+
+def test_a_status_does_not_swing_while_a_disk_is_full(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = threading.Event()
+    commit = Transaction.commit
+
+    def commit_unless_full(self: Transaction) -> None:
+        # What adopts is small, and finds room.
+        if full.is_set() and self._moved:
+            raise StoreUnavailable("the disk is full; make room")
+        commit(self)
+
+    monkeypatch.setattr(Transaction, "commit", commit_unless_full)
+    site.log.append(site.topic, 0)
+    with site.add(count):
+        until(lambda: site.offset == 1)
+        full.set()
+        site.log.append(site.topic, 1)
+        until(lambda: site.status == "waiting")
+        seen = set()
+        deadline = time.monotonic() + 2
+        while time.monotonic() < deadline:
+            seen.add((site.status, site.app._runners[0].status.value))
+        full.clear()
+        until(lambda: site.offset == 2)
+        until(lambda: site.status == "running")
+
+    assert seen == {("waiting", "waiting")}
 
 
 # --- the face

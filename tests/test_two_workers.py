@@ -92,6 +92,26 @@ def test_two_workers_may_begin_at_the_same_moment(sites: tuple[Site, Site]) -> N
     assert (first.failures, second.failures) == ([], [])
 
 
+def test_a_worker_is_known_before_it_owns_anything(sites: tuple[Site, Site]) -> None:
+    """Else the other one could write its status over the new owner's."""
+    first, second = sites
+    known: list[int] = []
+
+    class Looking(Keeping):
+        @axe.hookimpl
+        def on_start(self, state: axe.State) -> None:
+            super().on_start(state)
+            known.append(first.sql("SELECT count(*) FROM axe_workers")[0][0])
+
+    first.log.append(first.topic, 0)
+    with first.add(Keeping()):
+        until(lambda: first.offset == 1)
+        with second.add(Looking()):
+            until(lambda: known)
+
+    assert known == [2]
+
+
 def test_many_workers_may_make_the_database_at_the_same_moment(postgresql_url: str) -> None:
     config = load({"source": "memory:", "state": postgresql_url})
     errors: list[BaseException] = []

@@ -54,6 +54,13 @@ class Presence:
         if self._on_status is not None:
             self._on_status(status, error)
 
+    def arrive(self) -> None:
+        """Note that the store is open, and be known in it before owning anything; never raises."""
+        self.is_open = True
+        if not self._alone:
+            # Else another worker could write its status over ours between our first commit and the first beat.
+            self.beat()
+
     def beat(self) -> None:
         """Write that this worker is there, if it is time to; never raises."""
         now = time.monotonic()
@@ -74,6 +81,10 @@ class Presence:
         if self.is_open:
             self._quietly(lambda: self._store.leave(self.worker))
 
+    def is_directed(self) -> bool:
+        """Tell whether somebody has paused or moved the processor; False where the store cannot say."""
+        return self.is_open and self._quietly(lambda: self._store.control().is_directed) is True
+
     def is_lost(self) -> bool:
         """Tell whether a worker that is alive owns a partition: it may write positions, this one may not."""
         owners = {row.owner for row in self._store.positions().values()} - {self.worker, None}
@@ -90,8 +101,9 @@ class Presence:
                 lambda: self._store.set_status(status.value, error, worker=worker, unless_directed=unless_directed)
             )
 
-    def _quietly(self, write: Callable[[], object]) -> None:
+    def _quietly(self, call: Callable[[], object]) -> object:
         try:
-            write()
+            return call()
         except Exception as error:  # noqa: BLE001 # what the store is in trouble with, the next transaction tells
             self._log.debug("presence could not be stored", reason=told(self._store.trouble(error) or error))
+            return None

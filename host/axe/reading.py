@@ -27,6 +27,7 @@ class Reading:
         self.next: Positions = {}
         self._waiting: list[Any] = []
         self._reached: Positions = {}
+        self._passed_at: dict[TopicPartition, str | None] = {}
 
     def hold(self, held: dict[TopicPartition, StoredPosition]) -> None:
         """Read these partitions from their stored positions on."""
@@ -37,7 +38,7 @@ class Reading:
 
     def let_go(self) -> None:
         """Forget the partitions and what was fetched of them."""
-        self.held, self.next, self._waiting, self._reached = {}, {}, [], {}
+        self.held, self.next, self._waiting, self._reached, self._passed_at = {}, {}, [], {}, {}
 
     @property
     def positions(self) -> Positions:
@@ -80,42 +81,57 @@ class Reading:
 
     # --- positions
 
-    def behind(self, records: Sequence[Any]) -> Positions:
-        """Return the positions behind these records."""
-        form = self._form
-        if len(self.next) == 1 and records:
-            # The usual case, without a look at each record.
-            return dict.fromkeys(self.next, form.offset(records[-1]) + 1)
-        # The last record of each partition counts.
-        places = zip(map(form.topic, records), map(form.partition, records), strict=True)
-        last = dict(zip(places, map(form.offset, records), strict=True))
-        return {**self.next, **{TopicPartition(*at): offset + 1 for at, offset in last.items()}}
+    def moves(self, records: Sequence[Any] = ()) -> dict[TopicPartition, Move]:
+        """Return the steps from the held positions to behind these records, and to what comes next elsewhere.
 
-    def moves(self, to: Mapping[TopicPartition, int], records: Sequence[Any] = ()) -> dict[TopicPartition, Move]:
-        """Return the steps from the held positions to these; those that stay where they are need none."""
-        event_at = timestamp_of_ms(self._form.timestamp_ms(records[-1])) if records else None
-        return {
-            at: Move(held.position, held.epoch, position, event_at)
-            for at, position in to.items()
-            if position != (held := self.held[at]).position
-        }
+        Partitions that stay where they are need none.
+        """
+        steps = self._steps(records)
+        return {at: step for at, step in steps.items() if step.position != step.seen}
 
-    def back(
-        self, moves: Mapping[TopicPartition, Move], to: Mapping[TopicPartition, int]
-    ) -> dict[TopicPartition, Move]:
-        """Return the steps that take moves of this transaction back to these positions.
+    def back(self, moves: Mapping[TopicPartition, Move], done: Sequence[Any]) -> dict[TopicPartition, Move]:
+        """Return the steps that take moves of this transaction back to behind those records that are done.
 
         Of the same partitions and no others: those are locked already, and two transactions that lock rows
         in different orders deadlock.
         """
-        return {at: move._replace(position=to[at], event_at=None) for at, move in moves.items()}
+        steps = self._steps(done)
+        return {at: steps[at] for at in moves}
 
-    def committed(self, to: Positions) -> None:
+    def _steps(self, records: Sequence[Any]) -> dict[TopicPartition, Move]:
+        """Return where each partition would be, with the time of the last event before that."""
+        last, form = self._last(records), self._form
+        steps = {}
+        for at, held in self.held.items():
+            raw = last.get(at)
+            event_at = self._passed_at.get(at) or held.event_at
+            if raw is None:
+                steps[at] = Move(held.position, held.epoch, self.next[at], event_at)
+            else:
+                event_at = timestamp_of_ms(form.timestamp_ms(raw)) or event_at
+                steps[at] = Move(held.position, held.epoch, form.offset(raw) + 1, event_at)
+        return steps
+
+    def _last(self, records: Sequence[Any]) -> dict[TopicPartition, Any]:
+        """Return the last record of each partition that has one."""
+        if len(self.held) == 1 and records:
+            # The usual case, without a look at each record.
+            return dict.fromkeys(self.held, records[-1])
+        form = self._form
+        places = zip(map(form.topic, records), map(form.partition, records), strict=True)
+        return {TopicPartition(*at): raw for at, raw in dict(zip(places, records, strict=True)).items()}
+
+    def pass_over(self, records: Sequence[Any]) -> None:
+        """Move past records that are no events of this processor, without a transaction of their own."""
+        for at, move in self.moves(records).items():
+            self.next[at], self._passed_at[at] = move.position, move.event_at
+
+    def committed(self, moves: Mapping[TopicPartition, Move]) -> None:
         """Note that the store holds these positions now."""
-        self.next = to
-        for at, position in to.items():
-            if position != self.held[at].position:
-                self.held[at] = self.held[at]._replace(position=position)
+        for at, move in moves.items():
+            self.next[at] = move.position
+            self.held[at] = self.held[at]._replace(position=move.position, event_at=move.event_at)
+        self._passed_at.clear()
 
     def is_past(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Tell whether everything before these ends is done."""

@@ -33,7 +33,7 @@ from .presence import Presence
 from .processor import Processor, Status
 from .reading import Positions, Reading
 from .sources import Source
-from .store import Control, Store, StoredPosition, Transaction
+from .store import Control, Move, Store, StoredPosition, Transaction
 from .trial import Trial, told
 
 _POLL_S = 0.25
@@ -164,6 +164,8 @@ class Runner:
             self._react(error)
         else:
             if self._waiting_since is not None:
+                if self.status is Status.WAITING:
+                    self._presence.show(Status.RUNNING)
                 self._log.info("going on", waited_s=round(time.monotonic() - self._waiting_since))
                 self._waiting_since = self._waiting_for = None
 
@@ -188,7 +190,7 @@ class Runner:
         self._store.open(version=self.processor.version)
         if self._retry_failed and self._store.control().status == Status.FAILED.value:
             self._store.set_status(Status.STOPPED.value)
-        self._presence.is_open = True
+        self._presence.arrive()
 
     def _may_run(self) -> bool:
         """Look whether somebody holds the processor; wait a little if so."""
@@ -240,7 +242,10 @@ class Runner:
                 raise _Directed
             with transaction.plugin_code():
                 self._run_pending(transaction, control.pending)
-            transaction.adopted(version=self.processor.version, cluster_id=log.cluster_id or control.cluster_id)
+            # With a full disk this succeeds, and the next batch does not: it is not running before that has.
+            status = Status.RUNNING if self._waiting_since is None else Status.WAITING
+            cluster_id = log.cluster_id or control.cluster_id
+            transaction.adopted(version=self.processor.version, cluster_id=cluster_id, status=status.value)
             transaction.commit()
         # on_start may have kept its connection, which would make every event one that may have used SQL.
         self._store.renew()
@@ -252,7 +257,8 @@ class Runner:
         if self._until_end and not self.ends:
             self.ends = {at: bounds.end for at, bounds in log.bounds.items()}
         self._counted_at = self._looked_at = time.monotonic()
-        self._presence.show(Status.RUNNING)
+        if status is Status.RUNNING:
+            self._presence.show(status)
         self._presence.beat()
 
     def _run_pending(self, transaction: Transaction, pending: str | None) -> None:
@@ -293,7 +299,8 @@ class Runner:
     def _step(self) -> None:
         """One round: records, if there are any, through one transaction."""
         batch, reading = self._settings.batch, self._reading
-        events, self._slice = self._slice or self._limit, None
+        # An event on trial is tried alone: nothing that went well runs again for it.
+        events, self._slice = 1 if self._trial.is_on else self._slice or self._limit, None
         records = reading.take(events=events, size=batch.bytes, timeout_s=_POLL_S)
         failpoint("after_poll")
         if records:
@@ -360,15 +367,14 @@ class Runner:
         # Decoded for each attempt anew: a handler may change what it gets.
         items = self._trial.carry_out(self._dispatcher.decode(records))
         reading = self._reading
-        behind = reading.behind(records)
         if not items:
-            reading.next = behind
+            reading.pass_over(records)
             return None
         started = time.monotonic()
         with self._store.begin() as transaction:
             failpoint("after_begin")
             self._obey(transaction.control())
-            moves = reading.moves(behind, records)
+            moves = reading.moves(records)
             transaction.advance(moves, self._presence.worker)
             failpoint("after_advance")
             handle = self._one_by_one if isolated else self._all_at_once
@@ -383,16 +389,19 @@ class Runner:
                 # A handler may have ended the transaction; then the batch is undone, before we write into nothing.
                 transaction.check_open()
             if failed is not None:
-                behind = reading.behind(records[: reading.index(records, failed.record)])
-                transaction.advance(reading.back(moves, behind), self._presence.worker)
+                done = records[: reading.index(records, failed.record)]
+                if not done:
+                    return failed
+                moves = reading.back(moves, done)
+                transaction.advance(moves, self._presence.worker)
             for item in refused:
                 failpoint("in_reject")
                 transaction.add_dead_letter(item.rejection(self.processor.name))
             failpoint("before_commit")
             transaction.commit()
         failpoint("after_commit")
-        done = len(items) if failed is None else [item.record for item in items].index(failed.record)
-        self._committed(behind, done, refused, started)
+        events = len(items) if failed is None else [item.record for item in items].index(failed.record)
+        self._committed(moves, events, refused, started)
         return failed
 
     def _all_at_once(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], None]:
@@ -443,34 +452,36 @@ class Runner:
     # --- around a batch
 
     def _obey(self, control: Control) -> None:
-        if control.paused or control.pending:
+        if control.is_directed:
             raise _Directed
 
-    def _committed(self, behind: Positions, events: int, refused: list[Refused], started: float) -> None:
-        self._reading.committed(behind)
+    def _committed(
+        self, moves: Mapping[TopicPartition, Move], events: int, refused: list[Refused], started: float
+    ) -> None:
+        self._reading.committed(moves)
         self.events += events
         self.rejections += len(refused)
         for item in refused:
             self._log.warning("event rejected", at=str(item.record), reason=item.reason[:200])
             notify(self.processor.hooks, "on_reject", self._log, rejection=item.rejection(self.processor.name))
-        if self._trial.is_over(behind):
+        if self._trial.is_over(self._reading.next):
             self._presence.show(Status.RUNNING)
         if self.processor.implements("on_commit"):
             seconds = time.monotonic() - started
-            report = CommitReport(self.processor.name, dict(behind), events, len(refused), seconds)
+            report = CommitReport(self.processor.name, self.positions, events, len(refused), seconds)
             notify(self.processor.hooks, "on_commit", self._log, report=report)
         self._mirror()
 
     def _move_only(self) -> None:
         """Commit positions that moved without events: filtered ones, control records, compacted gaps."""
-        moves = self._reading.moves(self._reading.next)
+        moves = self._reading.moves()
         if not moves:
             return
         with self._store.begin() as transaction:
             self._obey(transaction.control())
             transaction.advance(moves, self._presence.worker)
             transaction.commit()
-        self._committed(dict(self._reading.next), 0, [], time.monotonic())
+        self._committed(moves, 0, [], time.monotonic())
 
     def _quiet(self, now: float) -> None:
         """Nothing to read: look whether somebody set something or took over."""
@@ -531,17 +542,20 @@ class Runner:
     def _fail(self, reason: str, failure: Failure | None) -> None:
         # Beside another worker the status may not be ours to store, so that we come here again: say it once.
         again = (self.status, self.error) == (Status.FAILED, reason)
+        if failure is not None and not again:
+            notify(self.processor.hooks, "on_error", self._log, failure=failure)
+        was_reading = bool(self._reading.held)
+        self._let_go()
+        if was_reading and self._presence.is_directed():
+            # What somebody decided while reporters ran is newer than this failure.
+            return
         if not again:
             self._log.error(
                 "processor failed",
                 reason=reason[:500],
                 what_to_do=f"mend the cause, then `axe resume {self.processor.name}`",
             )
-        if failure is not None and not again:
-            notify(self.processor.hooks, "on_error", self._log, failure=failure)
-        # What somebody decided while reporters ran is newer than this failure.
-        self._presence.show(Status.FAILED, reason, unless_directed=bool(self._reading.held))
-        self._let_go()
+        self._presence.show(Status.FAILED, reason, unless_directed=was_reading)
         self._finished = self._until_end or not self._presence.is_open
         if not self._finished:
             self._stop.wait(_LOOK_S)

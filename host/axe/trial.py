@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import traceback
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .config import ProcessorConfig
@@ -61,11 +60,16 @@ class Trial:
         pause: float = min(high, low * 2 ** min(self._attempt - 1, 60))
         return pause * random.uniform(0.75, 1.25)  # noqa: S311 # spreads retries; no secret depends on it
 
-    def carry_out(self, items: Sequence[Item]) -> list[Item]:
+    @property
+    def is_on(self) -> bool:
+        """Whether an event has failed and is not done yet."""
+        return self._record is not None
+
+    def carry_out(self, items: list[Item]) -> list[Item]:
         """Put the refusal in the place of the event that was sentenced to it."""
         sentence = self._sentence
         if sentence is None:
-            return list(items)
+            return items
         return [sentence if item.record == sentence.record else item for item in items]
 
     def counted(self, refused: list[Refused]) -> list[Refused]:

@@ -47,6 +47,11 @@ class Control(NamedTuple):
     pending: str | None
     last_error: str | None
 
+    @property
+    def is_directed(self) -> bool:
+        """Whether somebody has paused or moved the processor."""
+        return self.paused or self.pending is not None
+
 
 class Move(NamedTuple):
     """One partition's step from a position to the next, with the time of the last event before it."""
@@ -129,8 +134,8 @@ class Transaction(Protocol):
     def set_control(self, values: Mapping[str, object]) -> None:
         """Change some of ``status``, ``paused`` (1 or 0), ``pending``, ``last_error``, ``cluster_id``."""
 
-    def adopted(self, *, version: int, cluster_id: str | None) -> None:
-        """Note that what was pending is done, the status is running, and what the state is built for."""
+    def adopted(self, *, version: int, cluster_id: str | None, status: str) -> None:
+        """Note that what was pending is done, what the state is built for, and what the processor does now."""
 
     def hold(self, *, paused: int, last_error: str) -> None:
         """Pause the processor, with the error that led to it."""

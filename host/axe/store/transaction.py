@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Connection, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import PositionConflict, StoreError, TransactionEnded
@@ -168,9 +168,9 @@ class Transaction:
         """Change columns of the one row of ``axe_processor``."""
         self.connection.execute(update(tables.processor).values(dict(values)))
 
-    def adopted(self, *, version: int, cluster_id: str | None) -> None:
-        """Note that what was pending is done, and for which version and cluster the state is built now."""
-        values = {"pending": None, "version": version, "cluster_id": cluster_id, "status": "running"}
+    def adopted(self, *, version: int, cluster_id: str | None, status: str) -> None:
+        """Note that what was pending is done, for which version and cluster the state is built, and the status."""
+        values = {"pending": None, "version": version, "cluster_id": cluster_id, "status": status}
         self.connection.execute(update(tables.processor).values(values))
 
     def hold(self, *, paused: int, last_error: str) -> None:
@@ -316,7 +316,7 @@ _ADVANCE = Compiled(
     .where(_at.position == bindparam("seen"), _at.epoch == bindparam("epoch_"), _at.owner == bindparam("owner_"))
     .values(
         position=bindparam("to"),
-        event_at=func.coalesce(bindparam("event_at_"), _at.event_at),
+        event_at=bindparam("event_at_"),
         updated_at=bindparam("now"),
     )
 )
