@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 import traceback
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from .config import ProcessorConfig
 from .dispatch import Failed, Item, Refused, said
-from .event import Decision, Failure, Record
+from .event import Decision, Failure, Record, TopicPartition
 from .hooks import notify
 from .processor import Processor
 
@@ -84,13 +85,11 @@ class Trial:
             for item in ordered
         ]
 
-    def is_over(self, positions: dict[Any, int]) -> bool:
-        """Tell whether there was a trial whose event is behind these positions now; then it ends."""
+    def end_behind(self, positions: Mapping[TopicPartition, int]) -> None:
+        """Forget the event once it is behind these positions."""
         record = self._record
-        if record is None or positions.get(record.at, 0) <= record.offset:
-            return False
-        self.end()
-        return True
+        if record is not None and positions.get(record.at, 0) > record.offset:
+            self.end()
 
     def end(self) -> None:
         """Forget the event: it was done, or somebody moved the position."""

@@ -1,0 +1,114 @@
+"""Adopting: taking over the stored positions of a processor, and running what is pending, before the first batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .config import ProcessorConfig, parse_start
+from .errors import AxeError, PluginError
+from .event import TopicPartition
+from .fit import Log, misfits
+from .processor import Processor
+from .sources import Source
+from .store import Control, Store, StoredPosition, Transaction
+from .trial import told
+
+if TYPE_CHECKING:
+    from .log import Logger
+
+
+class Directed(Exception):
+    """Somebody paused or moved the processor, or made a topic anew: look at what is set before going on."""
+
+
+def obey(control: Control) -> None:
+    """Go no further where somebody has set something.
+
+    Raises:
+        Directed: it is so.
+    """
+    if control.is_directed:
+        raise Directed
+
+
+class Adoption:
+    """Adopts for one runner; ``has_begun`` once ``on_start`` has run in this process."""
+
+    def __init__(  # the parts it works with, by name
+        self,
+        processor: Processor,
+        settings: ProcessorConfig,
+        log: Logger,
+        *,
+        store: Store,
+        source: Source,
+        worker: str,
+    ) -> None:
+        self.has_begun = False
+        self._processor = processor
+        self._settings = settings
+        self._log = log
+        self._store = store
+        self._source = source
+        self._worker = worker
+
+    def adopt(self, status: str) -> tuple[dict[TopicPartition, StoredPosition], Log]:
+        """Own every partition of the topics, in one transaction with what is pending; the status is stored, too.
+
+        Returns what is held from now on, and the log as it was found before.
+
+        Raises:
+            Directed: the processor is paused.
+            PluginError: ``on_start`` or ``on_reset`` raised.
+            AxeError: positions do not fit the log, or source or store are in trouble.
+        """
+        processor = self._processor
+        log = Log.of(self._source, sorted(processor.types))
+        stored = self._store.positions()
+        for misfit in misfits(processor.name, processor.version, self._store.control(), stored, log):
+            # Going on would lose or repeat events in silence.
+            raise misfit
+        starts = {at: self._start(at, stored, log) for at in log.bounds}
+        with self._store.begin() as transaction:
+            held = transaction.take_over(starts, log.topic_ids, self._worker)
+            # Not before: on PostgreSQL only the rows that were just taken keep an operator waiting.
+            control = transaction.control()
+            if control.paused:
+                raise Directed
+            with transaction.plugin_code():
+                self._run_pending(transaction, control.pending)
+            cluster_id = log.cluster_id or control.cluster_id
+            transaction.adopted(version=processor.version, cluster_id=cluster_id, status=status)
+            transaction.commit()
+        # on_start may have kept its connection, which would make every event one that may have used SQL.
+        self._store.renew()
+        self.has_begun = True
+        return held, log
+
+    def _run_pending(self, transaction: Transaction, pending: str | None) -> None:
+        hook, state = self._processor.hooks.hook, transaction.state
+        try:
+            if pending is not None:
+                hook.on_reset(state=state)
+            if not self.has_begun or pending == "wipe":
+                hook.on_start(state=state, settings=self._processor.settings)
+            state.end_event()
+            transaction.check_open()
+        except AxeError:
+            raise
+        except BaseException as error:
+            if self._store.trouble(error) is not None:
+                raise
+            self._log.error("plugin failed to start", exc_info=True)
+            message = f"on_start or on_reset failed: {told(error)}"
+            raise PluginError(message) from error
+
+    def _start(self, at: TopicPartition, stored: Mapping[TopicPartition, StoredPosition], log: Log) -> int:
+        start = parse_start(self._settings.start)
+        # A partition that was added to a topic we know is read whole, wherever a new processor would begin.
+        if start == "earliest" or any(known.topic == at.topic for known in stored):
+            return log.bounds[at].begin
+        if start == "latest":
+            return log.bounds[at].end
+        return self._source.offsets_at([at], int(start.timestamp() * 1000))[at]

@@ -1,0 +1,251 @@
+"""Batches: the transaction that an event takes effect in.
+
+``_commit`` tells the whole story of one. What surrounds it goes around a sick event, so that it is undone,
+tried again and set aside alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from .adoption import obey
+from .config import BatchConfig
+from .dispatch import Dispatcher, Failed, Item, Refused
+from .errors import CommitRefused, StateError, TransactionEnded
+from .event import CommitReport, TopicPartition
+from .failpoints import failpoint
+from .hooks import notify
+from .processor import Processor
+from .reading import Reading
+from .store import Move, Store, Transaction
+from .trial import Trial
+
+if TYPE_CHECKING:
+    from .log import Logger
+
+_ISOLATED_EVENTS = 1000
+_GROWTH = 4
+
+
+class _Spoiled(Exception):
+    """An event of the batch cannot be undone alone: undo the batch and do it again event by event."""
+
+
+class _Ended(Exception):
+    """The handler of one event ended the transaction, and with it what was before the event."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(str(failed.record))
+        self.failed = failed
+
+
+class Batches:
+    """The batches of one processor, one after the other; ``events`` and ``rejections`` count what they made durable."""
+
+    def __init__(  # noqa: PLR0913 # the parts it works with, by name
+        self,
+        processor: Processor,
+        settings: BatchConfig,
+        log: Logger,
+        *,
+        store: Store,
+        reading: Reading,
+        dispatcher: Dispatcher,
+        trial: Trial,
+        worker: str,
+    ) -> None:
+        self.events = 0
+        self.rejections = 0
+        self._processor = processor
+        self._settings = settings
+        self._log = log
+        self._store = store
+        self._reading = reading
+        self._dispatcher = dispatcher
+        self._trial = trial
+        self._worker = worker
+        self._in_handler = False
+        # Grows fourfold a batch: one slow event first, and not a hundred of them.
+        self._limit = 1
+        self._slice: int | None = None
+        self._isolated_left = 0
+
+    @property
+    def handling(self) -> object:
+        """What changes as long as the handler gets on; None while none runs. May be asked from another thread."""
+        return self._dispatcher.progress if self._in_handler else None
+
+    @property
+    def wanted(self) -> int:
+        """How many events the next batch should have at most."""
+        # An event on trial is tried alone: nothing that went well runs again for it.
+        return 1 if self._trial.is_on else self._slice or self._limit
+
+    def let_go(self) -> None:
+        """Forget what is known of events that come next: they may be others now."""
+        self._slice = None
+
+    def process(self, records: list[Any]) -> Failed | None:
+        """Get records done, the fast way if possible; what has to wait goes back to the reading.
+
+        Returns the event that failed, if one did.
+        """
+        started = time.monotonic()
+        self._slice = None
+        failed = None
+        if self._isolated_left <= 0:
+            try:
+                self._commit(records, isolated=False)
+            except (_Spoiled, StateError):
+                self._isolated_left = _ISOLATED_EVENTS
+        if self._isolated_left > 0:
+            self._isolated_left -= len(records)
+            failed = self._process_isolated(records)
+        each = (time.monotonic() - started) / len(records)
+        fitting = int(self._settings.time_s / max(each, 1e-7))
+        self._limit = max(1, min(fitting, self._limit * _GROWTH, self._settings.events))
+        return failed
+
+    def _process_isolated(self, records: list[Any]) -> Failed | None:
+        """Commit what is before a sick event; it comes again first."""
+        reading = self._reading
+        try:
+            failed = self._commit(records, isolated=True)
+        except _Ended as ended:
+            failed = ended.failed
+            if (before := reading.index(records, failed.record)) > 0:
+                # Those before it went down with it: alone first.
+                reading.put_back(records)
+                self._slice = before
+                return None
+        except CommitRefused as refused:
+            if len(records) > 1:
+                # Which of them the database refuses to commit, only halving tells.
+                reading.put_back(records)
+                self._slice = len(records) // 2
+                self._isolated_left = _ISOLATED_EVENTS
+                return None
+            failed = Failed(self._dispatcher.record(records[0]), refused)
+        if failed is not None:
+            reading.put_back(records[reading.index(records, failed.record) :])
+            self._isolated_left = _ISOLATED_EVENTS
+        return failed
+
+    def _commit(self, records: list[Any], *, isolated: bool) -> Failed | None:
+        """One batch, one transaction: move the positions, handle the events, write, verify, commit.
+
+        Returns the event that failed, if one did: what was before it is committed, the rest is not.
+        """
+        # Decoded for each attempt anew: a handler may change what it gets.
+        items = self._trial.carry_out(self._dispatcher.decode(records))
+        reading = self._reading
+        if not items:
+            reading.pass_over(records)
+            return None
+        started = time.monotonic()
+        with self._store.begin() as transaction:
+            failpoint("after_begin")
+            obey(transaction.control())
+            moves = reading.moves(records)
+            transaction.advance(moves, self._worker)
+            failpoint("after_advance")
+            handle = self._one_by_one if isolated else self._all_at_once
+            self._in_handler = True
+            try:
+                with transaction.plugin_code():
+                    refused, failed = handle(transaction, items)
+            finally:
+                self._in_handler = False
+            refused = self._trial.counted(refused)
+            if refused:
+                # A handler may have ended the transaction; then the batch is undone, before we write into nothing.
+                transaction.check_open()
+            if failed is not None:
+                done = records[: reading.index(records, failed.record)]
+                if not done:
+                    return failed
+                moves = reading.back(moves, done)
+                transaction.advance(moves, self._worker)
+            for item in refused:
+                failpoint("in_reject")
+                transaction.add_dead_letter(item.rejection(self._processor.name))
+            failpoint("before_commit")
+            transaction.commit()
+        failpoint("after_commit")
+        events = len(items) if failed is None else [item.record for item in items].index(failed.record)
+        self._committed(moves, events, refused, started)
+        return failed
+
+    def _all_at_once(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], None]:
+        """Handle the events without savepoints: the fast way, which one sick event ends."""
+        refused: list[Refused] = []
+        events: list[Any] = items
+        if Refused in map(type, items):
+            refused = [item for item in items if type(item) is Refused]
+            events = [item for item in items if type(item) is not Refused]
+        state, dispatcher = transaction.state, self._dispatcher
+        if dispatcher.takes_batches:
+            if events and not dispatcher.handle_batch(events, state):
+                raise _Spoiled
+            return refused, None
+        for outcome, mark in dispatcher.handle_all(events, state):
+            if type(outcome) is Refused and state.undo_event(mark):
+                refused.append(outcome)
+            else:
+                raise _Spoiled
+        return refused, None
+
+    def _one_by_one(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], Failed | None]:
+        """Handle the events with a savepoint before each: a sick one is undone alone."""
+        refused: list[Refused] = []
+        for item in items:
+            if isinstance(item, Refused):
+                refused.append(item)
+                continue
+            transaction.savepoint()
+            outcome = self._dispatcher.handle(item, transaction.state)
+            if outcome is None:
+                try:
+                    transaction.keep_event()
+                    continue
+                except Exception as error:  # noqa: BLE001 # what the handler left behind counts as its failure
+                    outcome = Failed(item.record, error)
+            if isinstance(outcome, Failed) and (trouble := transaction.trouble(outcome.exception)) is not None:
+                raise trouble from outcome.exception
+            try:
+                transaction.undo_event()
+            except TransactionEnded as ended:
+                raise _Ended(outcome if isinstance(outcome, Failed) else Failed(item.record, ended)) from ended
+            if isinstance(outcome, Failed):
+                return refused, outcome
+            refused.append(outcome)
+        return refused, None
+
+    def move_only(self) -> None:
+        """Commit positions that moved without events: filtered ones, control records, compacted gaps."""
+        moves = self._reading.moves()
+        if not moves:
+            return
+        with self._store.begin() as transaction:
+            obey(transaction.control())
+            transaction.advance(moves, self._worker)
+            transaction.commit()
+        self._committed(moves, 0, [], time.monotonic())
+
+    def _committed(
+        self, moves: Mapping[TopicPartition, Move], events: int, refused: list[Refused], started: float
+    ) -> None:
+        reading, processor = self._reading, self._processor
+        reading.committed(moves)
+        self.events += events
+        self.rejections += len(refused)
+        self._trial.end_behind(reading.next)
+        for item in refused:
+            self._log.warning("event rejected", at=str(item.record), reason=item.reason[:200])
+            notify(processor.hooks, "on_reject", self._log, rejection=item.rejection(processor.name))
+        if processor.implements("on_commit"):
+            seconds = time.monotonic() - started
+            report = CommitReport(processor.name, reading.positions, events, len(refused), seconds)
+            notify(processor.hooks, "on_commit", self._log, report=report)
