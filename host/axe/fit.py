@@ -67,4 +67,6 @@ def misfits(
                 f"{name} is at {at}@{row.position}, but the log begins at {begin}: {gone} are gone; {way_out}"
             )
         elif row.position > end:
-            yield BeyondEnd(f"{name} is at {at}@{row.position}, but the log ends at {end}; {way_out}")
+            yield BeyondEnd(
+                f"{name} is at {at}@{row.position}, but the log ends at {end}: it was shortened or made anew; {way_out}"
+            )
