@@ -43,6 +43,9 @@ class Failed(NamedTuple):
 Item = Event | Refused
 Outcome = Refused | Failed | None
 
+# Bytes that do not decode, or a tombstone, which has no length: what it is, the careful way tells.
+_CAREFULLY = (ValueError, TypeError, AttributeError, DecodeError)
+
 
 class Dispatcher:
     """Decodes the records of one processor and hands its events to it."""
@@ -142,6 +145,10 @@ def _refused(event: Event, reject: Reject) -> Refused:
     return Refused(event.record, said(reason), traceback.format_exc())
 
 
+def _nothing(_: bytes) -> Any:
+    return None
+
+
 def said(what: object) -> str:
     """Write what a plugin gave as a text; even that may fail."""
     try:
@@ -188,12 +195,14 @@ class _Topic:
             max_bytes=settings.max_bytes,
             max_depth=settings.max_depth,
         )
+        self._few_are_wanted = False
         self._decode_key = key_decoder(settings.key)
         self._rule = event_type_of(settings.event_type, topic=topic)
         self._types = types
-        # Where only JSON is to be decoded, the type and the key are read when a handler asks for them.
-        plain = own is None and types is None and self._decode_key is None
+        # Where only JSON is to be decoded, the type and the key are read when they are needed.
+        plain = own is None and self._decode_key is None and (types is None or self._rule.field is not None)
         self._json = self._read if plain and isinstance(self._read, JsonReader) else None
+        self._peek = self._json.peek(self._rule.field) if self._json and self._rule.field else _nothing
 
     def type_of(self, raw: Any) -> str | None:
         """Tell the event type of a record that is plain JSON."""
@@ -203,23 +212,64 @@ class _Topic:
 
     def items(self, records: Sequence[Any]) -> list[Item]:
         """Turn records into events and refusals."""
-        json = self._json
-        if json is None:
+        if self._json is None:
             return [item for item in map(self._item, records) if item is not None]
+        return self._every(records, self._json) if self._types is None else self._wanted(records, self._json)
+
+    def _every(self, records: Sequence[Any], json: JsonReader) -> list[Item]:
+        """Turn records of plain JSON into events, whatever their types, which are read when somebody asks."""
         items: list[Item] = []
         append, quick, length = items.append, json.quick, json.quick_bytes
-        rest: Iterator[tuple[Any, Any]] = zip(records, map(self.form.value, records), strict=True)
-        while True:
+        value: Any
+        for raw, value in zip(records, map(self.form.value, records), strict=True):
             try:
-                for raw, value in rest:
-                    append(Event(raw, quick(value) if len(value) <= length else json(value), self))
-            except (ValueError, TypeError, DecodeError):
-                # Bytes that do not decode, or a tombstone, which has no length: the careful way tells.
-                item = self._item(raw)
-                if item is not None:
-                    append(item)
-            else:
-                return items
+                append(Event(raw, quick(value) if len(value) <= length else json(value), self))
+            except _CAREFULLY:
+                items += self._items_of(raw)
+        return items
+
+    def _wanted(self, records: Sequence[Any], json: JsonReader) -> list[Item]:
+        """Turn records of plain JSON into events of the wanted types; where those are few, others are not decoded."""
+        items: list[Item] = []
+        append, quick, length, peek = items.append, json.quick, json.quick_bytes, self._peek
+        field, kind_of, types, form = self._rule.field, self._rule.from_headers, self._types or frozenset(), self.form
+        value: Any
+        for raw, value, headers in zip(records, map(form.value, records), map(form.headers, records), strict=True):
+            try:
+                kind = kind_of(headers) if headers else None
+                if kind is None and self._few_are_wanted and len(value) <= length:
+                    kind = peek(value).field
+                    if kind not in types:
+                        continue
+                if kind is None or kind in types:
+                    decoded = quick(value) if len(value) <= length else json(value)
+                    kind = decoded.get(field) if kind is None else kind
+                    if kind in types:
+                        append(Event(raw, decoded, self, kind))
+            except _CAREFULLY:
+                items += self._items_of(raw)
+        self._few_are_wanted = 2 * len(items) < len(records)
+        return items
+
+    def _items_of(self, raw: Any) -> list[Item]:
+        """Take one record the careful way: it is no event like the others, or none at all."""
+        if self._types is not None and self._is_peeked_and_unwanted(raw, self._types):
+            # Else a broken one of another type would be refused or not by how many around it are wanted.
+            return []
+        item = self._item(raw)
+        return [] if item is None else [item]
+
+    def _is_peeked_and_unwanted(self, raw: Any, types: frozenset[str]) -> bool:
+        content = self.form.value(raw)
+        if self._json is None or content is None or len(content) > self._json.quick_bytes:
+            return False
+        if (headers := self.form.headers(raw)) and self._rule.from_headers(headers) is not None:
+            return False
+        try:
+            kind = self._peek(content).field
+        except ValueError:
+            return False
+        return type(kind) is str and kind not in types
 
     def _item(self, raw: Any) -> Item | None:
         form = self.form

@@ -17,11 +17,12 @@ class EventTypeRule(NamedTuple):
     """Where the event type of a topic's records stands.
 
     Ask ``from_headers`` first; only for None decode the value and ask ``from_value``, with what
-    the decoder returned.
+    the decoder returned. ``field`` is where that looks in a JSON object, None where it never looks.
     """
 
     from_headers: Callable[[Headers], str | None]
     from_value: Callable[[Any], str | None]
+    field: str | None
 
     def of(self, headers: Headers, decoded: Any) -> str | None:
         """Return the event type of a record that is decoded already."""
@@ -41,12 +42,12 @@ def event_type_of(rule: str | None, *, topic: str = "") -> EventTypeRule:
         ConfigError: the rule is neither.
     """
     if rule is None:
-        return EventTypeRule(type_from_headers, type_from_value)
+        return EventTypeRule(type_from_headers, type_from_value, "type")
     place, _, name = rule.partition(":")
     if name and place == "header":
-        return EventTypeRule(lambda headers: _header(headers, name), _nothing)
+        return EventTypeRule(lambda headers: _header(headers, name), _nothing, None)
     if name and place == "value":
-        return EventTypeRule(_nothing, lambda decoded: _field(decoded, name))
+        return EventTypeRule(_nothing, lambda decoded: _field(decoded, name), name)
     where = f"topics.{topic}.event_type" if topic else "event_type"
     raise ConfigError(f'{where}: "{rule}" is neither "header:NAME" nor "value:FIELD"')
 

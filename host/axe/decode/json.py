@@ -32,6 +32,16 @@ class JsonReader:
         self.quick: Callable[[bytes], Any] = msgspec.json.Decoder().decode
         self.quick_bytes = min(limits.max_bytes, 2 * limits.max_depth + 1)
 
+    def peek(self, field: str) -> Callable[[bytes], Any]:
+        """Build what reads one field of an object, in half the time of parsing it all.
+
+        The result has it as ``field``, None where it is not there. For values of at most ``quick_bytes``, and
+        only to tell whether one is worth parsing: what else is in it is hardly looked at. Raises ValueError
+        for what is no object.
+        """
+        form = msgspec.defstruct("Form", [("field", Any, None)], rename={"field": field}, gc=False)
+        return msgspec.json.Decoder(form).decode
+
     def __call__(self, value: bytes) -> Any:
         """Parse one value.
 
