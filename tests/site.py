@@ -23,6 +23,7 @@ class Site:
         self.folder, self.topic = folder, topic
         self.state = state or f"sqlite:{folder / 'state'}"
         self.settings: dict[str, Any] = {"backoff_s": [0, 0], "retries": 2, **processor}
+        self.host: dict[str, Any] = {}
         self.failures: list[Failure] = []
         self.rejections: list[Rejection] = []
         self.app: axe.App
@@ -37,6 +38,7 @@ class Site:
             "source": f"memory:{self.topic}",
             "state": self.state,
             "processors": {"p": self.settings},
+            "host": self.host,
         }
         self.app = axe.App(config)
         self.app.on_error(self.failures.append)

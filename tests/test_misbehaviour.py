@@ -19,7 +19,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import axe
 from axe import Event, Reject, State, TopicPartition, operations
-from axe.errors import StateError
+from axe.errors import SourceUnavailable, StateError
 
 from .site import Keeping, Site, at, count, until
 
@@ -120,6 +120,115 @@ def test_a_rejection_inside_an_open_savepoint_does_not_hurt_the_next_event(site:
     site.run(Keeping(sick))
 
     assert (site.seen, refused(site)) == ([0, 2, 3], [1])
+
+
+# --- a decoder of its own
+
+
+class Decoding(Keeping):
+    """Answers with a decoder for its topics."""
+
+    def __init__(self, decoder: Any) -> None:
+        super().__init__()
+        self.decoder = decoder
+
+    @axe.hookimpl
+    def deserializer(self) -> Any:
+        return self.decoder
+
+
+def decoder_raising(error: BaseException, *, times: int, offset: int) -> Callable[[axe.Record], object]:
+    tries: list[int] = []
+
+    def decode(record: axe.Record) -> object:
+        if record.offset == offset and len(tries) < times:
+            tries.append(offset)
+            raise error
+        return record.value
+
+    return decode
+
+
+@pytest.mark.parametrize("error", [SourceUnavailable("no registry"), ConnectionError("no registry"), MemoryError()])
+def test_an_event_whose_decoder_fails_is_tried_again(sqlite: Site, error: BaseException) -> None:
+    sqlite.settings["retries"] = 3
+    put(sqlite, *range(5))
+
+    sqlite.run(Decoding(decoder_raising(error, times=2, offset=3)))
+
+    assert (sqlite.seen, refused(sqlite), sqlite.status) == ([0, 1, 2, 3, 4], [], "stopped")
+    assert len(sqlite.failures) == (0 if isinstance(error, SourceUnavailable) else 1)
+
+
+@pytest.mark.parametrize("policy", ["stop", "reject"])
+def test_an_event_whose_decoder_keeps_failing_meets_the_policy(sqlite: Site, policy: str) -> None:
+    sqlite.settings["on_failure"] = policy
+    put(sqlite, *range(5))
+
+    sqlite.run(Decoding(decoder_raising(RuntimeError("no key"), times=9, offset=3)))
+
+    done = ([0, 1, 2], [], "failed") if policy == "stop" else ([0, 1, 2, 4], [3], "stopped")
+    assert (sqlite.seen, refused(sqlite), sqlite.status) == done
+
+
+@pytest.mark.parametrize("error", [axe.errors.DecodeError("no"), Reject("no")])
+def test_what_a_decoder_refuses_is_a_dead_letter_at_once(sqlite: Site, error: BaseException) -> None:
+    sqlite.settings.update(retries=3, on_failure="stop")
+    put(sqlite, *range(5))
+
+    sqlite.run(Decoding(decoder_raising(error, times=1, offset=3)))
+
+    assert (sqlite.seen, sqlite.dead_letters, sqlite.failures) == ([0, 1, 2, 4], [(3, "no")], [])
+
+
+async def never(record: axe.Record) -> None: ...
+
+
+@pytest.mark.parametrize("answer", [{"no": "decoder"}, never])
+def test_a_decoder_that_is_none_breaks_the_processor_and_loses_nothing(sqlite: Site, answer: Any) -> None:
+    put(sqlite, *range(5))
+    app = sqlite.add(Decoding(answer))
+
+    with pytest.raises(axe.errors.PluginError, match="deserializer hook answers"):
+        app.start(until_end=True)
+
+
+def test_a_decoder_that_hangs_is_seen_by_the_watchdog(sqlite: Site) -> None:
+    hanging, go = threading.Event(), threading.Event()
+
+    def decode(record: axe.Record) -> None:
+        hanging.set()
+        go.wait(20)
+
+    put(sqlite, 0)
+    with sqlite.add(Decoding(decode)):
+        assert hanging.wait(20)
+        handling = sqlite.app._runners[0].handling
+        go.set()
+
+    assert handling is not None
+
+
+class Unreadable(Reject):
+    """Has a reason that cannot be read."""
+
+    def __init__(self) -> None: ...
+
+    @property
+    def reason(self) -> str:  # type: ignore[override]
+        raise KeyError(3)
+
+
+def test_a_rejection_whose_reason_cannot_be_read_is_one_all_the_same(sqlite: Site) -> None:
+    def sick(event: Event, state: State) -> None:
+        if event.offset == 1:
+            raise Unreadable
+
+    put(sqlite, *range(3))
+
+    sqlite.run(Keeping(sick))
+
+    assert (sqlite.seen, refused(sqlite), sqlite.status) == ([0, 2], [1], "stopped")
 
 
 # --- the end of the transaction
@@ -555,6 +664,31 @@ def test_a_reset_out_of_a_report_counts_until_the_end_too(sqlite: Site, decision
     sqlite.app.start(until_end=True)
 
     assert (sqlite.seen, sqlite.offset, sqlite.status) == ([0, 2], 3, "stopped")
+
+
+def test_a_reset_out_of_the_report_of_a_pause_counts(sqlite: Site) -> None:
+    sqlite.settings.update(on_failure="pause")
+    put(sqlite, *range(3))
+    sqlite.add(Keeping(at(1)))
+    sqlite.app.on_error(lambda failure: sqlite.app.processors["p"].reset(2))
+
+    sqlite.app.start(until_end=True)
+
+    assert (sqlite.seen, sqlite.status) == ([0, 2], "stopped")
+
+
+def test_a_reset_out_of_the_report_of_a_gap_counts(sqlite: Site) -> None:
+    """That is the very moment at which a person mends it."""
+    put(sqlite, *range(10))
+    sqlite.run(Keeping())
+    put(sqlite, *range(5))
+    sqlite.log.truncate_before(sqlite.topic, 12)
+    sqlite.add(Keeping())
+    sqlite.app.on_error(lambda failure: sqlite.app.processors["p"].reset("earliest"))
+
+    sqlite.app.start(until_end=True)
+
+    assert (sqlite.offset, sqlite.status) == (15, "stopped")
 
 
 def test_new_partitions_are_found_while_there_is_work(sqlite: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,6 +333,33 @@ def test_a_wrapper_is_a_generator_by_design() -> None:
     Processor("p", _nothing, topics=("t",), plugins=(("wrapping", Wrapping()),))
 
 
+def test_a_wrapper_around_on_event_is_no_handler_beside_on_batch() -> None:
+    class Wrapping:
+        @axe.hookimpl(wrapper=True)
+        def on_event(self) -> Any:
+            return (yield)
+
+    class Batches:
+        @axe.hookimpl
+        def on_batch(self, events: Any) -> None: ...
+
+    assert Processor("p", Batches(), topics=("t",), plugins=(("wrapping", Wrapping()),)).on_batch is not None
+    with pytest.raises(PluginError, match="no handler"):
+        Processor("p", Wrapping(), topics=("t",))
+
+
+@pytest.mark.parametrize("hook", ["on_error", "on_reject", "on_commit", "on_stop", "services"])
+def test_a_wrapper_of_a_hook_that_is_called_on_its_own_is_refused(hook: str) -> None:
+    @axe.hookimpl(wrapper=True)
+    def wrapping(self: object) -> Any:
+        return (yield)
+
+    plugin = type("Wrapping", (), {hook: wrapping})()
+
+    with pytest.raises(PluginError, match=f"its {hook} is a wrapper"):
+        Processor("p", _nothing, topics=("t",), plugins=(("wrapping", plugin),))
+
+
 def test_a_broken_plugin_of_a_processor_is_named() -> None:
     with pytest.raises(PluginError, match=r"the plugin reporter, .* is broken: .*on_event is not marked"):
         Processor("p", _nothing, topics=("t",), plugins=(("reporter", Forgotten()),))

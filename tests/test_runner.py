@@ -19,6 +19,8 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import axe
 from axe import Decision, Event, Failure, Reject, Rejection, State, TopicPartition, operations
 from axe.errors import ConfigError, StoreUnavailable
+from axe.sources import Fetched
+from axe.sources.memory import MemorySource
 from axe.store.transaction import Transaction
 
 from .site import Keeping, KeepingOne, Site, at, count, until
@@ -274,6 +276,95 @@ def test_the_decide_hook_decides(site: Site) -> None:
 
     assert site.seen == [0, 1, 2, 4]
     assert [(f.attempt, f.decision) for f in site.failures] == [(1, Decision.RETRY), (2, Decision.REJECT)]
+
+
+def test_a_decide_hook_that_answers_with_something_else_is_told(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    class Deciding(Keeping):
+        @axe.hookimpl
+        def decide(self, failure: Failure) -> Any:
+            return "reject"
+
+    site.log.append(site.topic, 0)
+
+    site.run(Deciding(at(0)))
+
+    assert "decide hook returned no Decision" in caplog.text
+    assert site.status == "failed"
+
+
+def succeeded(site: Site) -> bool:
+    """Run to the end, and tell what a host would take for its exit code."""
+    site.app._launch(until_end=True)
+    [runner] = site.app._runners
+    site.app._end()
+    return runner.succeeded
+
+
+def test_a_processor_that_paused_at_a_failure_did_not_succeed(site: Site) -> None:
+    site.settings.update(on_failure="pause", retries=0)
+    for n in range(3):
+        site.log.append(site.topic, n)
+
+    site.add(Keeping(at(1)))
+
+    assert (succeeded(site), succeeded(site)) == (False, False)
+
+
+def test_a_processor_that_a_person_paused_did(site: Site) -> None:
+    site.log.append(site.topic, 0)
+    site.run(count)
+    site.operate(operations.pause)
+
+    assert succeeded(site)
+
+
+def test_on_reset_finds_what_on_start_makes(site: Site) -> None:
+    class Emptying(Keeping):
+        @axe.hookimpl
+        def on_reset(self, state: State) -> None:
+            super().on_reset(state)
+            state.cursor.execute("DELETE FROM seen")
+
+    for n in range(5):
+        site.log.append(site.topic, n)
+    handler = Emptying()
+    site.add(handler)
+    site.app.processors["p"].offset = 3
+
+    site.app.start(until_end=True)
+
+    assert (site.seen, site.status) == ([3, 4], "stopped")
+    assert handler.calls[:2] == ["on_start", "on_reset"]
+
+
+def test_waiting_does_not_end_with_an_empty_answer(
+    site: Site, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that is still connecting has none yet: --until-end would never give up."""
+    fetch, assign, commit = MemorySource.fetch, MemorySource.assign, Transaction.commit
+    fresh: list[bool] = []
+
+    def slowly(self: MemorySource, **given: Any) -> Fetched:
+        return Fetched([], {}) if fresh and fresh.pop() else fetch(self, **given)
+
+    def assigned(self: MemorySource, positions: Any) -> None:
+        assign(self, positions)
+        fresh.append(True)
+
+    def full(self: Transaction) -> None:
+        if self._moved:
+            raise StoreUnavailable("the disk is full; make room")
+        commit(self)
+
+    monkeypatch.setattr(MemorySource, "fetch", slowly)
+    monkeypatch.setattr(MemorySource, "assign", assigned)
+    monkeypatch.setattr(Transaction, "commit", full)
+    site.log.append(site.topic, 0)
+    site.host["wait_s"] = 1
+
+    site.run(count)
+
+    assert "gave up waiting" in caplog.text
 
 
 def test_two_thousand_retries_are_not_too_many(site: Site) -> None:

@@ -112,6 +112,29 @@ def test_a_worker_is_known_before_it_owns_anything(sites: tuple[Site, Site]) -> 
     assert known == [2]
 
 
+def test_a_worker_that_lost_the_processor_does_not_pause_it(sites: tuple[Site, Site]) -> None:
+    first, second = sites
+    first.settings.update(on_failure="pause", retries=0)
+    reporting, go = threading.Event(), threading.Event()
+
+    def report(failure: axe.Failure) -> None:
+        reporting.set()
+        go.wait(20)
+
+    for n in range(3):
+        first.log.append(first.topic, n)
+    first.add(Keeping(at(1)))
+    first.app.on_error(report)
+    with first.app:
+        assert reporting.wait(20)
+        with second.add(Keeping()):
+            until(lambda: second.offset == 3)
+            go.set()
+            until(lambda: status_of(first) == "unassigned")
+            assert status_of(second) == "running"
+            assert second.sql("SELECT paused, last_error FROM axe_processor") == [(0, None)]
+
+
 def test_many_workers_may_make_the_database_at_the_same_moment(postgresql_url: str) -> None:
     config = load({"source": "memory:", "state": postgresql_url})
     errors: list[BaseException] = []

@@ -89,10 +89,13 @@ class Adoption:
     def _run_pending(self, transaction: Transaction, pending: str | None) -> None:
         hook, state = self._processor.hooks.hook, transaction.state
         try:
-            if pending is not None:
+            # A wipe leaves nothing for on_start to find; after a plain reset on_reset finds what on_start makes.
+            if pending == "wipe":
                 hook.on_reset(state=state)
-            if not self.has_begun or pending == "wipe":
+            if pending == "wipe" or not self.has_begun:
                 hook.on_start(state=state, settings=self._processor.settings)
+            if pending is not None and pending != "wipe":
+                hook.on_reset(state=state)
             state.end_event()
             transaction.check_open()
         except AxeError:

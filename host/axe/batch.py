@@ -7,14 +7,16 @@ tried again and set aside alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from .adoption import obey
 from .config import BatchConfig
-from .dispatch import Dispatcher, Failed, Item, Refused
-from .errors import CommitRefused, StateError, TransactionEnded
-from .event import CommitReport, TopicPartition
+from .decoding import Failed, Item, Refused
+from .dispatch import Dispatcher
+from .errors import CommitRefused, SessionLost, StateError, TransactionEnded
+from .event import CommitReport, Record, TopicPartition
 from .failpoints import failpoint
 from .hooks import notify
 from .processor import Processor
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from .log import Logger
 
 _ISOLATED_EVENTS = 1000
+_HURTS_UNTIL_FAILURE = 3
 _GROWTH = 4
 
 
@@ -42,7 +45,10 @@ class _Ended(Exception):
 
 
 class Batches:
-    """The batches of one processor, one after the other; ``events`` and ``rejections`` count what they made durable."""
+    """The batches of one processor, one after the other.
+
+    ``commits`` counts their transactions, ``events`` and ``rejections`` what those made durable.
+    """
 
     def __init__(  # noqa: PLR0913 # the parts it works with, by name
         self,
@@ -58,6 +64,7 @@ class Batches:
     ) -> None:
         self.events = 0
         self.rejections = 0
+        self.commits = 0
         self._processor = processor
         self._settings = settings
         self._log = log
@@ -66,7 +73,9 @@ class Batches:
         self._dispatcher = dispatcher
         self._trial = trial
         self._worker = worker
-        self._in_handler = False
+        self._runs_plugin = False
+        self._hurting: Record | None = None
+        self._hurts = 0
         # Grows fourfold a batch: one slow event first, and not a hundred of them.
         self._limit = 1
         self._slice: int | None = None
@@ -74,8 +83,8 @@ class Batches:
 
     @property
     def handling(self) -> object:
-        """What changes as long as the handler gets on; None while none runs. May be asked from another thread."""
-        return self._dispatcher.progress if self._in_handler else None
+        """What changes as long as code of a plugin gets on; None while none runs. May be asked from another thread."""
+        return self._dispatcher.progress if self._runs_plugin else None
 
     @property
     def wanted(self) -> int:
@@ -139,7 +148,8 @@ class Batches:
         Returns the event that failed, if one did: what was before it is committed, the rest is not.
         """
         # Decoded for each attempt anew: a handler may change what it gets.
-        items = self._trial.carry_out(self._dispatcher.decode(records))
+        with self._plugin_runs():
+            items = self._trial.carry_out(self._dispatcher.decode(records))
         reading = self._reading
         if not items:
             reading.pass_over(records)
@@ -152,12 +162,8 @@ class Batches:
             transaction.advance(moves, self._worker)
             failpoint("after_advance")
             handle = self._one_by_one if isolated else self._all_at_once
-            self._in_handler = True
-            try:
-                with transaction.plugin_code():
-                    refused, failed = handle(transaction, items)
-            finally:
-                self._in_handler = False
+            with self._plugin_runs(), transaction.plugin_code():
+                refused, failed = handle(transaction, items)
             refused = self._trial.counted(refused)
             if refused:
                 # A handler may have ended the transaction; then the batch is undone, before we write into nothing.
@@ -182,7 +188,10 @@ class Batches:
         """Handle the events without savepoints: the fast way, which one sick event ends."""
         refused: list[Refused] = []
         events: list[Any] = items
-        if Refused in map(type, items):
+        kinds = set(map(type, items))
+        if Failed in kinds:
+            raise _Spoiled
+        if Refused in kinds:
             refused = [item for item in items if type(item) is Refused]
             events = [item for item in items if type(item) is not Refused]
         state, dispatcher = transaction.state, self._dispatcher
@@ -201,6 +210,8 @@ class Batches:
         """Handle the events with a savepoint before each: a sick one is undone alone."""
         refused: list[Refused] = []
         for item in items:
+            if isinstance(item, Failed):
+                return refused, item
             if isinstance(item, Refused):
                 refused.append(item)
                 continue
@@ -213,6 +224,8 @@ class Batches:
                 except Exception as error:  # noqa: BLE001 # what the handler left behind counts as its failure
                     outcome = Failed(item.record, error)
             if isinstance(outcome, Failed) and (trouble := transaction.trouble(outcome.exception)) is not None:
+                if isinstance(trouble, SessionLost) and self._hurts_again(outcome.record):
+                    raise _Ended(outcome) from outcome.exception
                 raise trouble from outcome.exception
             try:
                 transaction.undo_event()
@@ -222,6 +235,21 @@ class Batches:
                 return refused, outcome
             refused.append(outcome)
         return refused, None
+
+    def _hurts_again(self, record: Record) -> bool:
+        """Tell whether it is this event that ends our sessions: the server is there again each time."""
+        if self._hurting != record:
+            self._hurting, self._hurts = record, 0
+        self._hurts += 1
+        return self._hurts >= _HURTS_UNTIL_FAILURE
+
+    @contextmanager
+    def _plugin_runs(self) -> Iterator[None]:
+        self._runs_plugin = True
+        try:
+            yield
+        finally:
+            self._runs_plugin = False
 
     def move_only(self) -> None:
         """Commit positions that moved without events: filtered ones, control records, compacted gaps."""
@@ -239,13 +267,16 @@ class Batches:
     ) -> None:
         reading, processor = self._reading, self._processor
         reading.committed(moves)
+        self.commits += 1
         self.events += events
         self.rejections += len(refused)
         self._trial.end_behind(reading.next)
         for item in refused:
             self._log.warning("event rejected", at=str(item.record), reason=item.reason[:200])
-            notify(processor.hooks, "on_reject", self._log, rejection=item.rejection(processor.name))
+            with self._plugin_runs():
+                notify(processor.hooks, "on_reject", self._log, rejection=item.rejection(processor.name))
         if processor.implements("on_commit"):
             seconds = time.monotonic() - started
             report = CommitReport(processor.name, reading.positions, events, len(refused), seconds)
-            notify(processor.hooks, "on_commit", self._log, report=report)
+            with self._plugin_runs():
+                notify(processor.hooks, "on_commit", self._log, report=report)

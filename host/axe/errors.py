@@ -16,7 +16,9 @@ AxeError
 │   ├── CommitRefused           a deferred constraint is not met at the end of the transaction
 │   └── TransactionEnded        the transaction was no longer open when it should be committed
 └── StoreError                  the database of a processor
-    ├── StoreUnavailable        wait and try again: server away, disk full, lock held
+    ├── StoreUnavailable        wait and try again: server away, disk full
+    │   ├── StoreBusy           somebody else holds it, another worker perhaps
+    │   └── SessionLost         the server ended our session, which a new one may not concern
     ├── StoreMissing            the database existed and is gone
     ├── StoreCorrupt            the database cannot be read as one
     ├── StoreForeign            it belongs to another processor or another store
@@ -95,6 +97,14 @@ class StoreError(AxeError):
 
 class StoreUnavailable(StoreError):
     """The database cannot be used at the moment; no event is at fault."""
+
+
+class StoreBusy(StoreUnavailable):
+    """Somebody else holds what is needed: another worker of the same processor, perhaps."""
+
+
+class SessionLost(StoreUnavailable):
+    """The server ended our session; that may be the doing of the event at hand."""
 
 
 class StoreMissing(StoreError):

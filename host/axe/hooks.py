@@ -66,7 +66,9 @@ class ProcessorHooks:
     def deserializer(self, topic: str, settings: dict[str, Any]) -> Decoder | None:
         """Return the decoder for a topic, or None to leave it to others and to the built-in ones.
 
-        Asked once a topic, at start. ``settings`` is the topic's table of the configuration.
+        Asked once a topic, at start. ``settings`` is the topic's table of the configuration. What the decoder
+        cannot read it says with ``DecodeError``, or ``Reject``: a dead letter. ``SourceUnavailable`` makes the
+        processor wait, for a registry that is away. Any other exception is a failure of the event.
         """
 
     @hookspec
@@ -143,6 +145,11 @@ class HostHooks:
         An exception is logged; the workers run on.
         """
 
+
+# Called one by one and not through pluggy, so that one that raises silences no other: a wrapper has nothing to wrap.
+_CALLED_ALONE = frozenset(
+    {"on_stop", "on_reject", "on_error", "on_commit", "open_source", "open_store", "commands", "services"}
+)
 
 HOOK_NAMES = frozenset(
     name for specs in (ProcessorHooks, HostHooks) for name in vars(specs) if not name.startswith("_")
@@ -262,8 +269,12 @@ def _refuse_slips_of(name: str, function: Callable[..., Any], options: Mapping[s
         message = f"its {hook} is no hook of axe; {advice}"
         raise PluginError(message)
     # A wrapper is a generator by design.
-    if not (options.get("wrapper") or options.get("hookwrapper")) and (reason := never_runs(function)) is not None:
+    is_wrapper = options.get("wrapper") or options.get("hookwrapper")
+    if not is_wrapper and (reason := never_runs(function)) is not None:
         message = f"its {name} {reason}"
+        raise PluginError(message)
+    if is_wrapper and hook in _CALLED_ALONE:
+        message = f"its {name} is a wrapper, and each {hook} is called on its own: write it as a plain hook"
         raise PluginError(message)
     for parameter in inspect.signature(function).parameters.values():
         has_default = parameter.default is not parameter.empty

@@ -40,16 +40,22 @@ class Presence:
         self._alone = alone
         self._on_status = on_status
         self._beat_at = 0.0
+        # Whether the store could not be told the status.
+        self._unsaid = False
 
-    def show(self, status: Status, error: str | None = None, *, unless_directed: bool = False) -> None:
+    def show(
+        self, status: Status, error: str | None = None, *, unless_directed: bool = False, stored: bool = True
+    ) -> None:
         """Tell what the processor is doing; never raises.
 
-        With ``unless_directed`` the store keeps what somebody has set meanwhile.
+        With ``unless_directed`` the store keeps what somebody has set meanwhile, without ``stored`` in any case.
         """
-        if (status, error) == (self.status, self.error):
+        if (status, error) == (self.status, self.error) and not self._unsaid:
             return
         # The store first: who sees it here may at once do something about it there.
-        self._write(status, error, unless_directed=unless_directed)
+        self._unsaid = stored and not self._write(status, error, unless_directed=unless_directed)
+        if (status, error) == (self.status, self.error):
+            return
         self.status, self.error = status, error
         if self._on_status is not None:
             self._on_status(status, error)
@@ -66,6 +72,8 @@ class Presence:
         now = time.monotonic()
         if now - self._beat_at > _HEARTBEAT_S and self.is_open:
             self._beat_at = now
+            if self._unsaid:
+                self._unsaid = not self._write(self.status, self.error, unless_directed=True)
             host, status = socket.gethostname(), self.status.value
             self._quietly(lambda: self._store.heartbeat(self.worker, host, os.getpid(), status, alone=self._alone))
 
@@ -81,9 +89,19 @@ class Presence:
         if self.is_open:
             self._quietly(lambda: self._store.leave(self.worker))
 
-    def is_directed(self) -> bool:
-        """Tell whether somebody has paused or moved the processor; False where the store cannot say."""
-        return self.is_open and self._quietly(lambda: self._store.control().is_directed) is True
+    def directions(self) -> object:
+        """Return what somebody has decided about the processor, for comparing; None where that is nothing, or unknown.
+
+        A pause, what is pending, and the epochs, which every reset raises.
+        """
+
+        def read() -> object:
+            control = self._store.control()
+            if not control.is_directed:
+                return None
+            return control.paused, control.pending, {at: row.epoch for at, row in self._store.positions().items()}
+
+        return self._quietly(read) if self.is_open else None
 
     def is_lost(self) -> bool:
         """Tell whether a worker that is alive owns a partition: it may write positions, this one may not."""
@@ -94,12 +112,15 @@ class Presence:
             for row in self._store.workers()
         )
 
-    def _write(self, status: Status, error: str | None, *, unless_directed: bool = False) -> None:
+    def _write(self, status: Status, error: str | None, *, unless_directed: bool = False) -> bool:
+        """Write the status, where the store is open; return whether that went well."""
         worker = None if self._alone else self.worker
-        if self.is_open:
-            self._quietly(
-                lambda: self._store.set_status(status.value, error, worker=worker, unless_directed=unless_directed)
-            )
+
+        def write() -> bool:
+            self._store.set_status(status.value, error, worker=worker, unless_directed=unless_directed)
+            return True
+
+        return not self.is_open or self._quietly(write) is True
 
     def _quietly(self, call: Callable[[], object]) -> object:
         try:

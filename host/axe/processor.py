@@ -71,12 +71,16 @@ class Processor:
 
     def _handlers(self) -> tuple[Callable[[Event, Any], None] | None, Callable[[list[Event], Any], None] | None]:
         one, many = self.hooks.hook.on_event, self.hooks.hook.on_batch
-        if one.get_hookimpls() and many.get_hookimpls():
+        # What a plugin wraps around either of them is no handler.
+        takes_one, takes_many = (
+            any(not (impl.wrapper or impl.hookwrapper) for impl in hook.get_hookimpls()) for hook in (one, many)
+        )
+        if takes_one and takes_many:
             message = "it has both on_event and on_batch; keep one of them"
             raise PluginError(message)
-        if many.get_hookimpls():
+        if takes_many:
             return None, _direct(many, "events")
-        if one.get_hookimpls():
+        if takes_one:
             return _direct(one, "event"), None
         message = "it has no handler: give it an on_event(event, state) marked with @axe.hookimpl"
         raise PluginError(message)

@@ -61,6 +61,11 @@ class Reading:
         """Let these come again before anything else."""
         self._waiting = [*records, *self._waiting]
 
+    @property
+    def has_reached_an_end(self) -> bool:
+        """Whether the source told of an end that was not caught up with yet."""
+        return bool(self._reached)
+
     def catch_up(self) -> None:
         """Move past what is no event at the ends that were reached, once everything before it is done."""
         if self._waiting or not self._reached:
@@ -97,6 +102,11 @@ class Reading:
         """
         steps = self._steps(done)
         return {at: steps[at] for at in moves}
+
+    def claim(self, at: TopicPartition) -> dict[TopicPartition, Move]:
+        """Return the step of a partition to where it is: one that only its owner can do."""
+        held = self.held[at]
+        return {at: Move(held.position, held.epoch, held.position, held.event_at)}
 
     def _steps(self, records: Sequence[Any]) -> dict[TopicPartition, Move]:
         """Return where each partition would be, with the time of the last event before that."""

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from .adoption import Adoption, Directed, obey
 from .batch import Batches
 from .config import Config
-from .dispatch import Dispatcher, Failed
-from .errors import AxeError, PositionConflict, SourceUnavailable, StoreUnavailable, TopicMissing
-from .event import RECORD_FORM, Decision, Failure
+from .decoding import Failed
+from .dispatch import Dispatcher
+from .errors import AxeError, PositionConflict, SourceUnavailable, StoreBusy, StoreUnavailable, TopicMissing
+from .event import RECORD_FORM, Decision, Failure, TopicPartition
 from .failpoints import failpoint
 from .hooks import notify
 from .log import get_logger
@@ -111,8 +112,8 @@ class Runner:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it ended without a failure."""
-        return self.status in (Status.STOPPED, Status.PAUSED)
+        """Whether it ended without a failure, at which it may have paused."""
+        return self.status is Status.STOPPED or (self.status is Status.PAUSED and self.error is None)
 
     @property
     def handling(self) -> object:
@@ -143,11 +144,11 @@ class Runner:
                 if not self._may_run():
                     return
                 self._adopt()
-            self._step()
+            got_on = self._step()
         except BaseException as error:  # noqa: BLE001 # the loop must not end in silence, whatever a plugin raises
             self._react(error)
         else:
-            if self._waiting_since is not None:
+            if got_on and self._waiting_since is not None:
                 if self.status is Status.WAITING:
                     self._presence.show(Status.RUNNING)
                 self._log.info("going on", waited_s=round(time.monotonic() - self._waiting_since))
@@ -188,7 +189,9 @@ class Runner:
         status = Status.PAUSED if control.paused else Status.FAILED if control.status == Status.FAILED.value else None
         if status is None:
             return True
-        self._presence.show(status, control.last_error)
+        self._waiting_since = self._waiting_for = None
+        # A failure was read there; written again, it could undo a resume of this moment.
+        self._presence.show(status, control.last_error, stored=status is Status.PAUSED)
         self._finished = self._until_end
         self._presence.beat()
         self._stop.wait(_LOOK_S / 2)
@@ -232,9 +235,14 @@ class Runner:
 
     # --- the loop
 
-    def _step(self) -> None:
-        """One round: records, if there are any, through one transaction."""
-        reading = self._reading
+    def _step(self) -> bool:
+        """One round: records, if there are any, through one transaction.
+
+        Returns whether source and store were seen to work: not with the first empty answer of a client that is
+        still connecting, nor with records that only moved the position in memory.
+        """
+        reading, commits = self._reading, self._batches.commits
+        failed = None
         records = reading.take(events=self._batches.wanted, size=self._settings.batch.bytes, timeout_s=_POLL_S)
         failpoint("after_poll")
         if records:
@@ -244,6 +252,7 @@ class Runner:
                 self._decide(failed)
             elif self.status is Status.RETRYING and not self._trial.is_on:
                 self._presence.show(Status.RUNNING)
+        got_on = failed is not None or self._batches.commits > commits or reading.has_reached_an_end
         reading.catch_up()
         now = time.monotonic()
         if not records:
@@ -258,6 +267,7 @@ class Runner:
         self._presence.beat()
         if self._until_end and reading.held and reading.is_past(self.ends):
             self._finished = True
+        return got_on
 
     def _quiet(self, now: float) -> None:
         """Nothing to read: look whether somebody set something or took over."""
@@ -298,13 +308,19 @@ class Runner:
             case Decision.REJECT:
                 pass  # the trial has its sentence, which the next batch carries out
             case Decision.PAUSE:
-                with self._store.begin() as transaction:
-                    transaction.hold(paused=1, last_error=error)
-                    transaction.commit()
-                self._presence.show(Status.PAUSED, error)
-                self._let_go()
+                self._pause(failed.record.at, error)
             case Decision.STOP:
                 self._fail(error, None)
+
+    def _pause(self, at: TopicPartition, error: str) -> None:
+        with self._store.begin() as transaction:
+            # What was decided while reporters ran is newer, and another worker may own the partition by now.
+            obey(transaction.control())
+            transaction.advance(self._reading.claim(at), self._presence.worker)
+            transaction.hold(paused=1, last_error=error)
+            transaction.commit()
+        self._presence.show(Status.PAUSED, error)
+        self._let_go()
 
     def _rest(self, pause_s: float) -> None:
         """Wait between two attempts, listening to what people set meanwhile."""
@@ -318,11 +334,13 @@ class Runner:
     def _fail(self, reason: str, failure: Failure | None) -> None:
         # Beside another worker the status may not be ours to store, so that we come here again: say it once.
         again = (self.status, self.error) == (Status.FAILED, reason)
+        was_reading = bool(self._reading.held)
+        # Before it reads, what is pending may be what failed.
+        directions = None if was_reading else self._presence.directions()
         if failure is not None and not again:
             notify(self.processor.hooks, "on_error", self._log, failure=failure)
-        was_reading = bool(self._reading.held)
         self._let_go()
-        if was_reading and self._presence.is_directed():
+        if self._presence.directions() not in (None, directions):
             # What somebody decided while reporters ran is newer than this failure.
             return
         if not again:
@@ -345,7 +363,8 @@ class Runner:
             self._waiting_for = str(error)
             self._log.warning("waiting", reason=str(error))
         self._let_go()
-        self._presence.show(Status.WAITING, str(error))
+        # Beside another worker it is not the store that is in trouble.
+        self._presence.show(Status.WAITING, str(error), stored=not isinstance(error, StoreBusy))
         if self._until_end and now - self._waiting_since > self._wait_s:
             self._log.error("gave up waiting", reason=str(error), seconds=round(now - self._waiting_since))
             self._finished = True

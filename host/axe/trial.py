@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .config import ProcessorConfig
-from .dispatch import Failed, Item, Refused, said
+from .decoding import Failed, Item, Refused, said
 from .event import Decision, Failure, Record, TopicPartition
 from .hooks import notify
 from .processor import Processor
@@ -52,7 +52,10 @@ class Trial:
         except BaseException:  # noqa: BLE001 # the plugin boundary: its fault must not decide
             self._log.error("decide hook failed, the configuration decides", exc_info=True)
             return None
-        return decision if isinstance(decision, Decision) else None
+        if decision is None or isinstance(decision, Decision):
+            return decision
+        self._log.error("decide hook returned no Decision, the configuration decides", returned=said(decision)[:100])
+        return None
 
     @property
     def pause_s(self) -> float:

@@ -188,8 +188,7 @@ class _Worker:
                 self._end_if_stuck(name, runner)
         for name, runner in self._runners.items():
             self._progress(name, runner)
-            succeeded = runner.status in (Status.STOPPED, Status.PAUSED)
-            self._tell("ended", name, status=runner.status.value, error=runner.error, succeeded=succeeded)
+            self._tell("ended", name, status=runner.status.value, error=runner.error, succeeded=runner.succeeded)
 
     def _pause_s(self, moved_at: float, running_at: float) -> float:
         now = time.monotonic()
