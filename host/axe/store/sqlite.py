@@ -107,15 +107,20 @@ class SqliteFolder:
 
         Raises:
             HostRunning: another one does.
+            StoreUnavailable: the folder cannot be used.
         """
         self.prepare()
         lock = FileLock(self.folder / "axe.lock")
-        if not lock.try_acquire():
-            holder = lock.holder()
+        try:
+            if not lock.try_acquire():
+                message = (
+                    f"another host ({lock.holder()}) runs on {self.folder}; stop it, or use another `state` folder"
+                )
+                raise HostRunning(message)  # noqa: TRY301 # the lock is closed below
+            lock.sign(f"process {os.getpid()}")
+        except BaseException:
             lock.close()
-            message = f"another host ({holder}) runs on {self.folder}; stop it, or use another `state` folder"
-            raise HostRunning(message)
-        lock.sign(f"process {os.getpid()}")
+            raise
         return lock
 
     def database(self, processor: str) -> SqliteDatabase:

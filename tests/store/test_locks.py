@@ -1,0 +1,118 @@
+"""The lock files of a SQLite folder, when the operating system refuses them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from axe.errors import StoreUnavailable
+from axe.store import SqlStore, open_place
+from axe.store.locks import FileLock, WriterLock
+from axe.store.sqlite import SqliteFolder
+
+NAME = "study-counter"
+
+
+@contextlib.contextmanager
+def limited(what: int, soft: int) -> Iterator[None]:
+    """Lower a limit of this process for a ``with`` block."""
+    before = resource.getrlimit(what)
+    resource.setrlimit(what, (soft, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(what, before)
+
+
+@contextlib.contextmanager
+def no_descriptors_left() -> Iterator[None]:
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    with limited(resource.RLIMIT_NOFILE, lowest_free):
+        yield
+
+
+def open_files_of(folder: Path) -> list[str]:
+    return [file.path for file in psutil.Process().open_files() if file.path.startswith(str(folder))]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> SqliteFolder:
+    made = SqliteFolder(tmp_path / "state")
+    made.prepare()
+    return made
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqlStore]:
+    """A store that has opened what reading needs, and nothing to write with."""
+    made, reading = (SqlStore(open_place("sqlite:state", tmp_path).database(NAME), NAME) for _ in range(2))
+    made.open()
+    reading.open()
+    yield reading
+    made.close()
+    reading.close()
+
+
+# --- what cannot be opened
+
+
+def test_a_lock_file_that_cannot_be_opened_is_to_be_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "a.lock").mkdir()
+
+    with pytest.raises(StoreUnavailable, match=r"a\.lock cannot be used: Is a directory; move that folder away"):
+        FileLock(tmp_path / "a.lock")
+
+
+def test_a_process_without_descriptors_is_told_so(tmp_path: Path) -> None:
+    with (
+        no_descriptors_left(),
+        pytest.raises(StoreUnavailable, match=r"a\.lock cannot be used: Too many open files; raise the limit"),
+    ):
+        FileLock(tmp_path / "a.lock")
+
+
+def test_a_writer_lock_whose_second_file_cannot_be_opened_keeps_no_file_open(tmp_path: Path) -> None:
+    (tmp_path / "a.db-lock").mkdir()
+
+    with pytest.raises(StoreUnavailable, match=r"a\.db-lock"):
+        WriterLock(tmp_path / "a.db", wait_s=1)
+
+    assert open_files_of(tmp_path) == []
+
+
+def test_a_writer_without_descriptors_waits_and_goes_on(store: SqlStore) -> None:
+    with no_descriptors_left(), pytest.raises(StoreUnavailable, match="Too many open files"):
+        store.begin()
+
+    store.set_status("paused")
+
+    assert store.control().status == "paused"
+
+
+@pytest.mark.parametrize("lock", ["axe.lock", "axe-store.lock"])
+def test_the_locks_of_a_folder_name_their_trouble(folder: SqliteFolder, lock: str) -> None:
+    (folder.folder / lock).mkdir()
+
+    with pytest.raises(StoreUnavailable, match=f"{lock} cannot be used: Is a directory"):
+        folder.host_lock() if lock == "axe.lock" else folder.store_id()
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    lock = FileLock(tmp_path / "a.lock")
+    monkeypatch.setattr(fcntl, "flock", refuse)
+
+    with pytest.raises(StoreUnavailable, match=r"a\.lock cannot be used: No locks available; .* local disk"):
+        lock.try_acquire()
+    lock.close()
