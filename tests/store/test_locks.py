@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from axe.errors import StoreUnavailable
+from axe.errors import HostRunning, StoreUnavailable
 from axe.store import SqlStore, open_place
 from axe.store.locks import FileLock, WriterLock
 from axe.store.sqlite import SqliteFolder
@@ -116,3 +116,41 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(StoreUnavailable, match=r"a\.lock cannot be used: No locks available; .* local disk"):
         lock.try_acquire()
     lock.close()
+
+
+# --- the signature, which is for a message only
+
+
+def test_a_lock_that_cannot_be_signed_is_held_and_let_go(tmp_path: Path) -> None:
+    first, second = WriterLock(tmp_path / "a.db", wait_s=0), WriterLock(tmp_path / "a.db", wait_s=0)
+
+    with limited(resource.RLIMIT_FSIZE, 0):
+        first.acquire()
+    with pytest.raises(StoreUnavailable, match="held by another process"):
+        second.acquire()
+    first.release()
+
+    second.acquire()
+    second.close()
+    first.close()
+
+
+def test_a_lock_that_cannot_be_signed_does_not_name_who_held_it_before(tmp_path: Path) -> None:
+    lock = FileLock(tmp_path / "a.lock")
+    lock.sign("process 1")
+
+    with limited(resource.RLIMIT_FSIZE, 0):
+        lock.sign("process 2")
+
+    assert lock.holder() == ""
+    lock.close()
+
+
+def test_a_host_whose_lock_cannot_be_signed_runs_alone_all_the_same(folder: SqliteFolder) -> None:
+    with limited(resource.RLIMIT_FSIZE, 0):
+        lock = folder.host_lock()
+
+    with pytest.raises(HostRunning, match=r"another host \(unknown process\)"):
+        folder.host_lock()
+    lock.close()
+    folder.host_lock().close()

@@ -13,7 +13,7 @@ import os
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import StoreUnavailable
@@ -72,12 +72,20 @@ class FileLock:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def sign(self, holder: str) -> None:
-        """Write who holds the lock, for the message of those who wait."""
-        os.pwrite(self._fd, holder.encode().ljust(64), 0)
+        """Write who holds the lock, for the message of those who wait; where that fails, nobody is named."""
+        try:
+            os.pwrite(self._fd, holder.encode().ljust(64), 0)
+        except OSError:
+            # A full disk is no reason to give up the lock. But who signed before us does not hold it.
+            with suppress(OSError):
+                os.ftruncate(self._fd, 0)
 
     def holder(self) -> str:
-        """Read who signed last."""
-        return os.pread(self._fd, 64, 0).decode(errors="replace").strip()
+        """Read who signed last; empty if that is not known."""
+        try:
+            return os.pread(self._fd, 64, 0).decode(errors="replace").strip()
+        except OSError:
+            return ""
 
     def close(self) -> None:
         """Release the lock and close its file."""

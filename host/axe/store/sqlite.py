@@ -113,9 +113,8 @@ class SqliteFolder:
         lock = FileLock(self.folder / "axe.lock")
         try:
             if not lock.try_acquire():
-                message = (
-                    f"another host ({lock.holder()}) runs on {self.folder}; stop it, or use another `state` folder"
-                )
+                holder = lock.holder() or "unknown process"
+                message = f"another host ({holder}) runs on {self.folder}; stop it, or use another `state` folder"
                 raise HostRunning(message)  # noqa: TRY301 # the lock is closed below
             lock.sign(f"process {os.getpid()}")
         except BaseException:
