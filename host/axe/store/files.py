@@ -13,6 +13,8 @@ _WHAT_TO_DO = {
     errno.ENFILE: "raise the system's limit of open files",
     errno.ENOSPC: "make room",
     errno.EDQUOT: "make room",
+    errno.EACCES: "mend its permissions, or set `state`",
+    errno.EPERM: "mend its permissions, or set `state`",
     errno.EISDIR: "move that folder away",
     # What network file systems say about flock.
     errno.ENOLCK: _LOCAL_DISK,

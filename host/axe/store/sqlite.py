@@ -26,6 +26,7 @@ from ..errors import (
     StoreMissing,
     StoreUnavailable,
 )
+from .files import unavailable
 from .locks import FileLock, WriterLock
 from .state import StateConnection
 from .tables import FORMAT, PREFIX, timestamp
@@ -89,9 +90,8 @@ class SqliteFolder:
 
     def store_id(self) -> str:
         """Return the id of this store; made when it is asked for first."""
-        if self._register.exists():
-            return str(self._read()["store_id"])
-        return str(self._change(None)["store_id"])
+        found = self._read()
+        return str((found if "store_id" in found else self._change(None))["store_id"])
 
     def has(self, processor: str) -> bool:
         """Tell whether a processor has, or had, a database here."""
@@ -132,12 +132,11 @@ class SqliteFolder:
         except FileNotFoundError:
             return {"processors": {}}
         except NotADirectoryError as error:
-            message = f"the state folder {self.folder} is a file; let `state` name a folder"
+            message = f"the state folder {self.folder} is a file, or lies below one; let `state` name a folder"
             raise StoreUnavailable(message) from error
-        except PermissionError as error:
-            message = f"{self._register} may not be read by this user; mend its permissions, or set `state`"
-            raise StoreUnavailable(message) from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise unavailable(self._register, error) from error
+        except ValueError as error:
             message = f"{self._register} cannot be read ({error}); restore it from a backup"
             raise StoreCorrupt(message) from error
         if not isinstance(found, dict) or not isinstance(found.get("processors"), dict) or "store_id" not in found:
@@ -151,20 +150,21 @@ class SqliteFolder:
     def _change(self, processor: str | None) -> dict[str, dict[str, str]]:
         # Several workers add themselves at the same moment.
         lock = FileLock(self.folder / "axe-store.lock")
+        aside = self._register.with_name(f"{self._register.name}.{os.getpid()}")
         try:
             lock.acquire(time.monotonic() + WRITE_WAIT_S)
             content: dict[str, object] = {"format": FORMAT, "store_id": uuid.uuid4().hex, **self._read()}
             if processor is not None:
                 content["processors"] = {**self._read()["processors"], processor: timestamp()}
-            aside = self._register.with_name(f"{self._register.name}.{os.getpid()}")
             with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
                 json.dump(content, file, indent=2)
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self._register)
         except OSError as error:
-            message = f"{self._register} cannot be written: {error.strerror}; make room or mend the permissions"
-            raise StoreUnavailable(message) from error
+            with suppress(OSError):
+                aside.unlink(missing_ok=True)
+            raise unavailable(self._register, error) from error
         finally:
             lock.close()
         return self._read()
@@ -194,8 +194,8 @@ class SqliteDatabase:
 
     def connect(self, *, create: bool) -> str:
         """Make sure that the file exists and is a database of ours."""
-        had = self._folder.folder.exists() and self._folder.has(self._processor)
-        if not self.path.exists() or self.path.stat().st_size == 0:
+        had = self._folder.has(self._processor)
+        if not self._size():
             if had:
                 message = (
                     f"the database {self.path} existed and is gone; restore it from a backup, or take "
@@ -206,12 +206,24 @@ class SqliteDatabase:
                 message = f"{self._processor} has no database at {self.path}: it has not run yet"
                 raise StoreMissing(message)
             self._folder.prepare()
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            try:
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+            except OSError as error:
+                raise unavailable(self.path, error) from error
         store_id = self._folder.store_id()
         if self._reading is None:
             self._reading = create_engine("sqlite://", creator=self._reader, poolclass=QueuePool, hide_parameters=True)
             event.listen(self._reading, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return store_id
+
+    def _size(self) -> int | None:
+        """Look how long the file is; None if there is none."""
+        try:
+            return self.path.stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unavailable(self.path, error) from error
 
     def is_registered(self) -> bool:
         """Look into the folder's register."""
@@ -254,7 +266,7 @@ class SqliteDatabase:
                 # A handler kept a cursor and wrote with it between two batches. That is no part of any.
                 self._discard()
             if self._connection is None:
-                if not self.path.exists():
+                if self._size() is None:
                     message = f"the database {self.path} is gone; stop axe and restore it from a backup"
                     raise StoreMissing(message)  # noqa: TRY301 # below it would skip the release
                 self._connection = StateConnection(engine)

@@ -1,4 +1,4 @@
-"""The lock files of a SQLite folder, when the operating system refuses them."""
+"""The files of a SQLite folder, when the operating system refuses them."""
 
 from __future__ import annotations
 
@@ -154,3 +154,47 @@ def test_a_host_whose_lock_cannot_be_signed_runs_alone_all_the_same(folder: Sqli
         folder.host_lock()
     lock.close()
     folder.host_lock().close()
+
+
+# --- the register and the databases
+
+
+def test_a_register_that_no_descriptor_is_left_for_is_not_damaged(folder: SqliteFolder) -> None:
+    folder.add(NAME)
+
+    with no_descriptors_left(), pytest.raises(StoreUnavailable, match=r"axe-store\.json .*Too many open files"):
+        folder.processors()
+
+
+def test_a_register_that_cannot_be_written_leaves_nothing_beside_it(folder: SqliteFolder) -> None:
+    with (
+        limited(resource.RLIMIT_FSIZE, 0),
+        pytest.raises(StoreUnavailable, match=r"axe-store\.json cannot be used: File too large"),
+    ):
+        folder.store_id()
+
+    assert [path.name for path in folder.folder.iterdir()] == ["axe-store.lock"]
+
+
+def test_a_database_that_cannot_be_made_is_to_be_waited_for(folder: SqliteFolder) -> None:
+    """As a link into a disk that is not mounted."""
+    (folder.folder / f"{NAME}.db").symlink_to(folder.folder / "mnt" / "there.db")
+
+    with pytest.raises(StoreUnavailable, match=rf"{NAME}\.db cannot be used: No such file or directory"):
+        SqlStore(folder.database(NAME), NAME).open()
+
+
+def test_a_database_that_cannot_be_looked_at_is_not_gone(store: SqlStore, tmp_path: Path) -> None:
+    path = tmp_path / "state" / f"{NAME}.db"
+    path.rename(path.with_name("aside"))
+    path.symlink_to(path)
+
+    with pytest.raises(StoreUnavailable, match="symbolic links"):
+        store.begin()
+    with pytest.raises(StoreUnavailable, match="symbolic links"):
+        SqlStore(open_place("sqlite:state", tmp_path).database(NAME), NAME).open()
+
+    path.unlink()
+    path.with_name("aside").rename(path)
+    store.set_status("paused")
+    assert store.control().status == "paused"
