@@ -56,7 +56,8 @@ FROM pg_proc p WHERE pronamespace = current_schema()::regnamespace AND proname N
 # Comments, and what stands in quotes: no statement of the handler's.
 _NO_STATEMENT = re.compile(r"--[^\n]*|/\*.*?\*/|'(?:[^']|'')*'|\$(\w*)\$.*?\$\1\$", re.DOTALL)
 _ENDING = re.compile(r"\s*(COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|ROLLBACK|SAVEPOINT|RELEASE)\b", re.IGNORECASE)
-_OURS = re.compile(r'\b(SAVEPOINT|TO)\s+"?(sa_savepoint_\d+|axe_[0-9a-f]{8})"?\s*\Z', re.IGNORECASE)
+_NAMED = re.compile(r'\b(?:SAVEPOINT|TO)\s+"?(\w+)"?\s*\Z', re.IGNORECASE)
+_OF_SQLALCHEMY = re.compile(r"sa_savepoint_\d+")
 # Behind another statement of the same string: it would take the guard away together with the positions.
 _ENDING_LATER = re.compile(r";\s*(ROLLBACK|ABORT)\b", re.IGNORECASE)
 
@@ -83,7 +84,8 @@ class _HandlerCursor(psycopg.Cursor[Any]):
         return super().stream(query, *arguments, **options)
 
     def _check(self, query: Any) -> None:
-        if not getattr(self.connection, "axe_guarded", False):
+        guarded: StateConnection | None = getattr(self.connection, "axe_guarded", None)
+        if guarded is None:
             return
         if isinstance(query, bytes):
             sql = query.decode(errors="replace")
@@ -91,7 +93,8 @@ class _HandlerCursor(psycopg.Cursor[Any]):
             sql = query if isinstance(query, str) else query.as_string(self.connection)
         plain = _NO_STATEMENT.sub(" ", sql)
         if ending := _ENDING.match(plain):
-            if not _OURS.search(plain):
+            named = _NAMED.search(plain)
+            if named is None or not (named[1] == guarded.savepoint or _OF_SQLALCHEMY.fullmatch(named[1])):
                 refuse(ending[1].upper())
         elif ending := _ENDING_LATER.search(plain):
             refuse(ending[1].upper())
@@ -278,19 +281,19 @@ class PostgresDatabase:
     def plugin_code(self, connection: StateConnection) -> Iterator[None]:
         """Forbid a commit until the handlers have returned."""
         connection.exec_driver_sql("SET LOCAL axe.guarded = 'on'")
-        self._guard(on=True)
+        self._guard(connection)
         try:
             yield
         finally:
-            self._guard(on=False)
+            self._guard(None)
         if self.is_open(connection):
             # A handler may have looked into another schema.
             schema = schema_name(self._processor)
             connection.exec_driver_sql(f"SET LOCAL axe.guarded = 'off'; SET search_path TO {schema}")
 
-    def _guard(self, *, on: bool) -> None:
+    def _guard(self, connection: StateConnection | None) -> None:
         assert self._driver is not None
-        self._driver.axe_guarded = on  # type: ignore[attr-defined] # ours, for _HandlerCursor
+        self._driver.axe_guarded = connection  # type: ignore[attr-defined] # ours, for _HandlerCursor
 
     def cursor(self, connection: StateConnection) -> Any:  # noqa: ARG002 # there is one
         """Make a cursor that stays open."""

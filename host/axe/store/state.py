@@ -39,8 +39,8 @@ class StateConnection(Connection):
     host_writes = False
     """Whether the host itself writes its tables at the moment, between two events of a guarded transaction."""
 
-    savepoint = ""
-    """The name of the host's savepoint while there is one."""
+    savepoint: str | None = None
+    """The name of the host's savepoint, while there is one."""
 
     def commit(self) -> NoReturn:
         """Refuse: the host commits state and position together."""

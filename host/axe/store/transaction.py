@@ -217,7 +217,7 @@ class Transaction:
             self._connection.host_writes = False
         # Else each further event would look at what all before it have touched.
         self.state.forget()
-        self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
+        self._release()
 
     def undo_event(self) -> None:
         """Undo everything since the savepoint.
@@ -232,11 +232,17 @@ class Transaction:
                 nested.close()
             self.state.forget()
             self._execute(f"ROLLBACK TO SAVEPOINT {self._connection.savepoint}")
-            self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
+            self._release()
         except Exception as error:
             message = "the transaction ended while the handler ran"
             raise TransactionEnded(message) from error
         self.check_open()
+
+    def _release(self) -> None:
+        assert self._connection is not None
+        self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
+        # The connection lives on: a handler that knows the name could leave a savepoint open with it.
+        self._connection.savepoint = None
 
     def trouble(self, error: BaseException) -> StoreError | None:
         """Name the trouble of the database behind an error out of a handler, if it is not the handler's own."""
