@@ -686,7 +686,7 @@ def test_reading_works_while_a_writer_holds_its_transaction(kind: Kind) -> None:
 
 
 def test_a_reader_cannot_write(store: Store) -> None:
-    with pytest.raises(Exception, match=r"(?i)read.?only|cannot be written"), store.read() as connection:
+    with pytest.raises(Exception, match=r"(?i)read.?only|cannot be written"), store._database.read() as connection:
         connection.exec_driver_sql("DELETE FROM axe_values")
 
 

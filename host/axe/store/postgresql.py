@@ -416,17 +416,16 @@ class PostgresDatabase:
 
 def _engine(url: URL, schema: str | None, *, reading: bool = False) -> Engine:
     options = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10min"
+    arguments: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5}
     if schema is not None:
-        options += f" -c search_path={schema}"
-    if schema is not None:
-        options += " -c default_transaction_read_only=on"
-    if reading:
-        options += " -c default_transaction_isolation=repeatable\\ read"
-    arguments = {"options": options, "connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5}
-    if schema is not None and not reading:
-        arguments["cursor_factory"] = _HandlerCursor
+        options += f" -c search_path={schema} -c default_transaction_read_only=on"
+        if reading:
+            options += " -c default_transaction_isolation=repeatable\\ read"
+        else:
+            arguments["cursor_factory"] = _HandlerCursor
+    arguments["options"] = options
     pool = NullPool if schema is None else QueuePool
-    return create_engine(url, connect_args=arguments, poolclass=pool, hide_parameters=True, pool_pre_ping=False)
+    return create_engine(url, connect_args=arguments, poolclass=pool, hide_parameters=True)
 
 
 def _unavailable(server: str, error: BaseException | None) -> StoreUnavailable:

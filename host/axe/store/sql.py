@@ -103,10 +103,6 @@ class Store:
         with self._database.read() as connection:
             return read_positions(connection)
 
-    def read(self) -> Any:
-        """Give a read-only connection, as a context manager, in one snapshot."""
-        return self._database.read()
-
     def values(self, key: str | None = None) -> dict[str, Any]:
         """Read the values, or that of one key."""
         statement = select(tables.values.c.key, tables.values.c.value).order_by(tables.values.c.key)

@@ -57,9 +57,6 @@ class SqliteFolder:
         self.folder = folder
         self._register = folder / "axe-store.json"
 
-    def __str__(self) -> str:
-        return str(self.folder)
-
     @property
     def name(self) -> str:
         """The store's name, as consumer groups carry it."""
