@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from ..errors import CommitRefused, StoreError, StoreMissing, StoreUnavailable
-from .state import StateConnection, refuse
+from .connection import StateConnection, refuse
 from .tables import timestamp
 
 _MAX_IDENTIFIER = 63

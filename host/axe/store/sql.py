@@ -13,7 +13,8 @@ from ..event import TopicPartition
 from . import tables
 from .database import Database
 from .protocol import Control, StoredPosition
-from .transaction import Transaction, clean, read_control, read_positions
+from .text import clean
+from .transaction import Transaction, read_control, read_positions
 
 # A worker that has not written for so long is taken for dead; it writes every five seconds.
 _ALIVE_S = 15

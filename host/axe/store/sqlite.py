@@ -26,9 +26,9 @@ from ..errors import (
     StoreMissing,
     StoreUnavailable,
 )
+from .connection import StateConnection
 from .files import unavailable
 from .locks import FileLock, WriterLock
-from .state import StateConnection
 from .tables import FORMAT, PREFIX, timestamp
 
 WRITE_WAIT_S = 30.0

@@ -16,9 +16,11 @@ from ..errors import PositionConflict, StoreError, TransactionEnded
 from ..event import Rejection, TopicPartition
 from . import tables
 from .compiled import Compiled
+from .connection import StateConnection
 from .database import Database
 from .protocol import Control, Move, StoredPosition
-from .state import State, StateConnection
+from .state import State
+from .text import clean
 
 
 class Transaction:
@@ -345,11 +347,6 @@ def read_positions(connection: Connection) -> dict[TopicPartition, StoredPositio
 
 def _to_positions(rows: Iterable[Any]) -> dict[TopicPartition, StoredPosition]:
     return {TopicPartition(topic, partition): StoredPosition(*rest) for topic, partition, *rest in rows}
-
-
-def clean(text: str) -> str:
-    """Write what not every database stores, NUL and halves of surrogate pairs, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
 
 
 def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:
