@@ -32,10 +32,10 @@ from axe.errors import (
 )
 from axe.store import Move, Place, Transaction, open_place
 from axe.store import sqlite as sqlite_module
+from axe.store.dead_letters import headers_from_json
 from axe.store.postgresql import schema_name
 from axe.store.sql import Store
 from axe.store.state import State
-from axe.store.transaction import headers_from_json
 
 STUDIES = TopicPartition("studies", 0)
 NAME = "study-counter"

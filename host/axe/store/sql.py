@@ -11,10 +11,12 @@ from sqlalchemy import Row, delete, func, insert, inspect, select, update
 from ..errors import StoreCorrupt, StoreError, StoreForeign, StoreFormat, StoreMissing
 from ..event import TopicPartition
 from . import tables
+from .control import read_control
 from .database import Database
+from .positions import read_positions
 from .protocol import Control, StoredPosition
 from .text import clean
-from .transaction import Transaction, read_control, read_positions
+from .transaction import Transaction
 
 # A worker that has not written for so long is taken for dead; it writes every five seconds.
 _ALIVE_S = 15
