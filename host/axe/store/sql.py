@@ -144,7 +144,7 @@ class Store:
 
     def begin(self) -> Transaction:
         """Begin the one write transaction; leave it as a context manager."""
-        return Transaction(self._database, self.processor)
+        return Transaction(self._database)
 
     def set_status(
         self, status: str, last_error: str | None = None, *, worker: str | None = None, unless_directed: bool = False

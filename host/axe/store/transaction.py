@@ -30,9 +30,8 @@ __all__ = ["Transaction", "headers_from_json"]
 class Transaction:
     """One write transaction: positions, values, dead letters and the plugin's SQL, all or nothing."""
 
-    def __init__(self, database: Database, processor: str) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._processor = processor
         self._connection: StateConnection | None = database.begin()
         self._cursor: Any = None
         self._state: State | None = None
