@@ -31,10 +31,10 @@ from axe.errors import (
     TransactionEnded,
 )
 from axe.store import Move, Place, Transaction, open_place
-from axe.store import sqlite as sqlite_module
 from axe.store.dead_letters import headers_from_json
 from axe.store.postgresql import schema_name
 from axe.store.sql import Store
+from axe.store.sqlite import locks
 from axe.store.state import State
 
 STUDIES = TopicPartition("studies", 0)
@@ -722,7 +722,7 @@ sys.stdin.read()
 
 
 def test_a_writer_that_waits_too_long_names_the_holder(sqlite_kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_module, "WRITE_WAIT_S", 0.05)
+    monkeypatch.setattr(locks, "WAIT_S", 0.05)
     prepared(sqlite_kind).close()
     holder = subprocess.Popen(
         [

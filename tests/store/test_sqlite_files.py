@@ -15,8 +15,9 @@ import pytest
 
 from axe.errors import HostRunning, StoreUnavailable
 from axe.store import SqlStore, open_place
-from axe.store.locks import FileLock, WriterLock
 from axe.store.sqlite import SqliteFolder
+from axe.store.sqlite.locks import FileLock, WriterLock
+from axe.store.sqlite.register import Register
 
 NAME = "study-counter"
 
@@ -103,7 +104,7 @@ def test_the_locks_of_a_folder_name_their_trouble(folder: SqliteFolder, lock: st
     (folder.folder / lock).mkdir()
 
     with pytest.raises(StoreUnavailable, match=f"{lock} cannot be used: Is a directory"):
-        folder.host_lock() if lock == "axe.lock" else folder.store_id()
+        folder.host_lock() if lock == "axe.lock" else Register(folder.folder).store_id()
 
 
 def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,7 +161,7 @@ def test_a_host_whose_lock_cannot_be_signed_runs_alone_all_the_same(folder: Sqli
 
 
 def test_a_register_that_no_descriptor_is_left_for_is_not_damaged(folder: SqliteFolder) -> None:
-    folder.add(NAME)
+    Register(folder.folder).add(NAME)
 
     with no_descriptors_left(), pytest.raises(StoreUnavailable, match=r"axe-store\.json .*Too many open files"):
         folder.processors()
@@ -171,7 +172,7 @@ def test_a_register_that_cannot_be_written_leaves_nothing_beside_it(folder: Sqli
         limited(resource.RLIMIT_FSIZE, 0),
         pytest.raises(StoreUnavailable, match=r"axe-store\.json cannot be used: File too large"),
     ):
-        folder.store_id()
+        Register(folder.folder).store_id()
 
     assert [path.name for path in folder.folder.iterdir()] == ["axe-store.lock"]
 

@@ -1,14 +1,11 @@
-"""SQLite: a file per processor in a folder, one writer at a time by an OS lock."""
+"""The database of one processor on SQLite: a file, with one writer at a time by an OS lock."""
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-import time
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -17,181 +14,32 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from ..errors import (
-    CommitRefused,
-    HostRunning,
-    StoreCorrupt,
-    StoreError,
-    StoreFormat,
-    StoreMissing,
-    StoreUnavailable,
-)
-from .connection import StateConnection
-from .files import unavailable
-from .locks import FileLock, WriterLock
-from .tables import FORMAT, PREFIX, timestamp
-
-WRITE_WAIT_S = 30.0
-
-_READING_PRAGMAS = frozenset({
-    "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list",
-    "foreign_key_check", "data_version", "page_size", "database_list", "collation_list", "function_list",
-    "compile_options",
-})  # fmt: skip
-_TRANSACTION_CODES = frozenset({sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH})
-# For these the first argument is the name of the table.
-_WRITING_CODES = frozenset({
-    sqlite3.SQLITE_INSERT, sqlite3.SQLITE_UPDATE, sqlite3.SQLITE_DELETE, sqlite3.SQLITE_DROP_TABLE,
-})  # fmt: skip
-# For these the second argument is the name of the table.
-_SCHEMA_CODES = frozenset({
-    sqlite3.SQLITE_ALTER_TABLE, sqlite3.SQLITE_CREATE_INDEX, sqlite3.SQLITE_CREATE_TEMP_TRIGGER,
-    sqlite3.SQLITE_CREATE_TRIGGER, sqlite3.SQLITE_DROP_INDEX, sqlite3.SQLITE_DROP_TRIGGER,
-})  # fmt: skip
-
-
-class SqliteFolder:
-    """A folder of databases, with a file that says whose they are and which must exist."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._register = folder / "axe-store.json"
-
-    @property
-    def name(self) -> str:
-        """The store's name, as consumer groups carry it."""
-        return self.folder.name
-
-    @property
-    def host_is_alone(self) -> bool:
-        """The lock of ``host_lock`` sees to it."""
-        return True
-
-    def prepare(self) -> None:
-        """Make the folder, for its owner only.
-
-        Raises:
-            StoreUnavailable: it cannot be made or written.
-        """
-        try:
-            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not os.access(self.folder, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(13, "Permission denied", str(self.folder))
-        except OSError as error:
-            message = f"the state folder {self.folder} cannot be used: {error.strerror}; set `state` or its permissions"
-            raise StoreUnavailable(message) from error
-
-    def processors(self) -> list[str]:
-        """List the processors that have, or had, a database here."""
-        return sorted(self._read()["processors"])
-
-    def store_id(self) -> str:
-        """Return the id of this store; made when it is asked for first."""
-        found = self._read()
-        return str((found if "store_id" in found else self._change(None))["store_id"])
-
-    def has(self, processor: str) -> bool:
-        """Tell whether a processor has, or had, a database here."""
-        return processor in self._read()["processors"]
-
-    def add(self, processor: str) -> None:
-        """Note that a processor has its database from now on."""
-        if not self.has(processor):
-            self._change(processor)
-
-    def host_lock(self) -> FileLock:
-        """Take the lock that says that one host runs on this folder.
-
-        Raises:
-            HostRunning: another one does.
-            StoreUnavailable: the folder cannot be used.
-        """
-        self.prepare()
-        lock = FileLock(self.folder / "axe.lock")
-        try:
-            if not lock.try_acquire():
-                holder = lock.holder() or "unknown process"
-                message = f"another host ({holder}) runs on {self.folder}; stop it, or use another `state` folder"
-                raise HostRunning(message)  # noqa: TRY301 # the lock is closed below
-            lock.sign(f"process {os.getpid()}")
-        except BaseException:
-            lock.close()
-            raise
-        return lock
-
-    def database(self, processor: str) -> SqliteDatabase:
-        """Name the database of a processor; nothing is opened yet."""
-        return SqliteDatabase(self, processor)
-
-    def _read(self) -> dict[str, dict[str, str]]:
-        try:
-            found = json.loads(self._register.read_text())
-        except FileNotFoundError:
-            return {"processors": {}}
-        except NotADirectoryError as error:
-            message = f"the state folder {self.folder} is a file, or lies below one; let `state` name a folder"
-            raise StoreUnavailable(message) from error
-        except OSError as error:
-            raise unavailable(self._register, error) from error
-        except ValueError as error:
-            message = f"{self._register} cannot be read ({error}); restore it from a backup"
-            raise StoreCorrupt(message) from error
-        if not isinstance(found, dict) or not isinstance(found.get("processors"), dict) or "store_id" not in found:
-            message = f"{self._register} is not what axe wrote; restore it from a backup"
-            raise StoreCorrupt(message)
-        if found.get("format", FORMAT) > FORMAT:
-            message = f"{self._register} was written by a newer axe; install that version"
-            raise StoreFormat(message)
-        return found
-
-    def _change(self, processor: str | None) -> dict[str, dict[str, str]]:
-        # Several workers add themselves at the same moment.
-        lock = FileLock(self.folder / "axe-store.lock")
-        aside = self._register.with_name(f"{self._register.name}.{os.getpid()}")
-        try:
-            lock.acquire(time.monotonic() + WRITE_WAIT_S)
-            content: dict[str, object] = {"format": FORMAT, "store_id": uuid.uuid4().hex, **self._read()}
-            if processor is not None:
-                content["processors"] = {**self._read()["processors"], processor: timestamp()}
-            with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-                json.dump(content, file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self._register)
-        except OSError as error:
-            with suppress(OSError):
-                aside.unlink(missing_ok=True)
-            raise unavailable(self._register, error) from error
-        finally:
-            lock.close()
-        return self._read()
-
-
-class _HandlerCursor(sqlite3.Cursor):
-    """The cursor that handlers share; one that closes it would take it away from the next event."""
-
-    def close(self) -> None:
-        """Do nothing."""
+from ...errors import CommitRefused, StoreCorrupt, StoreError, StoreMissing, StoreUnavailable
+from ..connection import StateConnection
+from . import locks
+from .files import make_folder, unavailable
+from .guard import HandlerCursor, guarded, in_transaction
+from .register import Register
 
 
 class SqliteDatabase:
     """One file. Writers hold the lock beside it from BEGIN to the end of COMMIT; readers take none."""
 
-    def __init__(self, folder: SqliteFolder, processor: str) -> None:
-        self.path = folder.folder / f"{processor}.db"
+    def __init__(self, folder: Path, register: Register, processor: str) -> None:
+        self.path = folder / f"{processor}.db"
         self.location = str(self.path)
-        self._folder = folder
+        self._register = register
         self._processor = processor
         self._uri = f"file:{quote(str(self.path))}"
         self._writing: Engine | None = None
         self._reading: Engine | None = None
         self._connection: StateConnection | None = None
         self._driver: sqlite3.Connection | None = None
-        self._lock: WriterLock | None = None
+        self._lock: locks.WriterLock | None = None
 
     def connect(self, *, create: bool) -> str:
         """Make sure that the file exists and is a database of ours."""
-        had = self._folder.has(self._processor)
+        had = self._register.has(self._processor)
         if not self._size():
             if had:
                 message = (
@@ -202,12 +50,12 @@ class SqliteDatabase:
             if not create:
                 message = f"{self._processor} has no database at {self.path}: it has not run yet"
                 raise StoreMissing(message)
-            self._folder.prepare()
+            make_folder(self.path.parent)
             try:
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
             except OSError as error:
                 raise unavailable(self.path, error) from error
-        store_id = self._folder.store_id()
+        store_id = self._register.store_id()
         if self._reading is None:
             self._reading = create_engine("sqlite://", creator=self._reader, poolclass=QueuePool, hide_parameters=True)
             event.listen(self._reading, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
@@ -224,11 +72,11 @@ class SqliteDatabase:
 
     def is_registered(self) -> bool:
         """Look into the folder's register."""
-        return self._folder.has(self._processor)
+        return self._register.has(self._processor)
 
     def registered(self) -> None:
         """Enter the processor in the folder's register."""
-        self._folder.add(self._processor)
+        self._register.add(self._processor)
 
     def _reader(self) -> sqlite3.Connection:
         return sqlite3.connect(f"{self._uri}?mode=ro", uri=True, check_same_thread=False, timeout=5)
@@ -246,10 +94,10 @@ class SqliteDatabase:
         connection.execute("PRAGMA foreign_keys=ON")
         return connection
 
-    def _writers(self) -> tuple[Engine, WriterLock]:
+    def _writers(self) -> tuple[Engine, locks.WriterLock]:
         """Return the way to write, made when it is asked for first: who only reads leaves no trace."""
         if self._writing is None or self._lock is None:
-            self._lock = WriterLock(self.path, wait_s=WRITE_WAIT_S)
+            self._lock = locks.WriterLock(self.path, wait_s=locks.WAIT_S)
             self._writing = create_engine("sqlite://", creator=self._writer, poolclass=NullPool, hide_parameters=True)
             event.listen(self._writing, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
         return self._writing, self._lock
@@ -259,7 +107,7 @@ class SqliteDatabase:
         engine, lock = self._writers()
         lock.acquire()
         try:
-            if self._driver is not None and _in_transaction(self._driver):
+            if self._driver is not None and in_transaction(self._driver):
                 # A handler kept a cursor and wrote with it between two batches. That is no part of any.
                 self._discard()
             if self._connection is None:
@@ -277,56 +125,22 @@ class SqliteDatabase:
             raise
         return self._connection
 
-    @contextmanager
-    def plugin_code(self, connection: StateConnection) -> Iterator[None]:
-        """Deny what would end the transaction or change our tables.
-
-        Set and cleared around each batch: setting it makes SQLite prepare cached statements again, and
-        only statements that are prepared are asked about.
-        """
-        driver = self._driver
-        assert driver is not None
-
-        def authorize(  # noqa: PLR0911 # one for each kind of statement
-            action: int, first: str | None, second: str | None, _database: str | None, _by: str | None
-        ) -> int:
-            if action in _TRANSACTION_CODES:
-                return sqlite3.SQLITE_DENY
-            if action == sqlite3.SQLITE_PRAGMA and (first or "").lower() not in _READING_PRAGMAS:
-                return sqlite3.SQLITE_DENY
-            # A savepoint that an event leaves open would be seen only when a later one rolls it back;
-            # begin_nested() has these names, and we look whether it was ended.
-            if action == sqlite3.SQLITE_SAVEPOINT and not (second or "").startswith("sa_savepoint_"):
-                return sqlite3.SQLITE_OK if second == connection.savepoint else sqlite3.SQLITE_DENY
-            # Statements that the host prepared stay prepared: they write values, which is no way out.
-            if action in _WRITING_CODES and (first or "").lower().startswith(PREFIX) and not connection.host_writes:
-                return sqlite3.SQLITE_DENY
-            if action in _SCHEMA_CODES and (second or "").lower().startswith(PREFIX):
-                return sqlite3.SQLITE_DENY
-            # Statements that change the schema begin no transaction by themselves.
-            if not driver.in_transaction and action not in (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ):
-                return sqlite3.SQLITE_DENY
-            return sqlite3.SQLITE_OK
-
-        driver.set_authorizer(authorize)
-        try:
-            yield
-        finally:
-            # A handler may have closed the connection: the transaction is over then, which is seen later.
-            with suppress(sqlite3.Error):
-                driver.set_authorizer(None)
+    def plugin_code(self, connection: StateConnection) -> AbstractContextManager[None]:
+        """Set the authorizer while code of a plugin runs."""
+        assert self._driver is not None
+        return guarded(self._driver, connection)
 
     def cursor(self, connection: StateConnection) -> Any:  # noqa: ARG002 # there is one
         """Make a cursor that stays open."""
         assert self._driver is not None
-        return self._driver.cursor(_HandlerCursor)
+        return self._driver.cursor(HandlerCursor)
 
     def settle(self, connection: StateConnection) -> None:
         """Do nothing: there is one writer."""
 
     def is_open(self, connection: StateConnection) -> bool:  # noqa: ARG002 # there is one
         """Ask the driver."""
-        return self._driver is not None and _in_transaction(self._driver)
+        return self._driver is not None and in_transaction(self._driver)
 
     def commit(self, connection: StateConnection) -> None:
         """COMMIT, the checkpoint that may come with it included, then release the lock."""
@@ -437,10 +251,3 @@ class SqliteDatabase:
             writing.dispose()
         finally:
             lock.close()
-
-
-def _in_transaction(driver: sqlite3.Connection) -> bool:
-    try:
-        return driver.in_transaction
-    except sqlite3.Error:  # a handler closed it
-        return False

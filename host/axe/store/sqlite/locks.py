@@ -16,8 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import StoreUnavailable
+from ...errors import StoreUnavailable
 from .files import unavailable
+
+WAIT_S = 30.0
+"""How long a writer waits for another one."""
 
 _POLL_S = 0.001
 
