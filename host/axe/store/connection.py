@@ -1,12 +1,14 @@
-"""The SQLAlchemy connection that handlers get: inside a transaction that only the host ends."""
+"""Connections to a processor's database: one that writes, which handlers get and only the host ends, and readers."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
-from ..errors import StateError
+from ..errors import StateError, StoreError
 
 
 class StateConnection(Connection):
@@ -52,3 +54,41 @@ def refuse(what: str) -> NoReturn:
         "the event when the handler raises; use begin_nested() for a part that may fail"
     )
     raise StateError(message)
+
+
+def concluded(connection: StateConnection) -> None:
+    """Let SQLAlchemy know that the transaction was committed on the driver's connection."""
+    transaction = connection.get_transaction()
+    if transaction is not None:
+        transaction.close()
+
+
+def throw_away(connection: StateConnection | None, driver: Any, *, undo_first: bool) -> None:
+    """Close a connection and its driver's for good, whatever they say to that.
+
+    With ``undo_first`` what is open is rolled back before; else closing has to do it.
+    """
+    if connection is None:
+        return
+    if driver is not None:
+        if undo_first:
+            with suppress(Exception):
+                driver.rollback()
+        with suppress(Exception):
+            driver.close()
+    with suppress(Exception):
+        connection.invalidate()
+        Connection.close(connection)
+
+
+@contextmanager
+def snapshot(engine: Engine | None, trouble: Callable[[BaseException], StoreError | None]) -> Iterator[Connection]:
+    """Give a connection of an engine for readers, in one transaction; ``trouble`` names what is the database's own."""
+    assert engine is not None
+    try:
+        with engine.connect() as connection, connection.begin():
+            yield connection
+    except Exception as error:
+        if (known := trouble(error)) is not None:
+            raise known from error
+        raise

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError
 
 from ...errors import CommitRefused, StoreError, StoreMissing
-from ..connection import StateConnection
+from ..connection import StateConnection, concluded, snapshot, throw_away
 from .engine import loss, make_engine
 from .guard import GUARD, HandlerCursor
 from .register import Register, schema_name, take_turns
@@ -144,9 +143,7 @@ class PostgresDatabase:
                 raise
             message = f"the database refused the commit: {' '.join(str(error).split())}"
             raise CommitRefused(message) from error
-        transaction = connection.get_transaction()
-        if transaction is not None:
-            transaction.close()
+        concluded(connection)
 
     def rollback(self) -> None:
         """ROLLBACK, and begin with a new connection next time: rollbacks are rare, doubt is expensive."""
@@ -159,27 +156,12 @@ class PostgresDatabase:
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
         driver, self._driver = self._driver, None
-        if connection is None:
-            return
-        # It is thrown away, whatever it says to that. Closing rolls back what was open.
-        if driver is not None:
-            with suppress(Exception):
-                driver.close()
-        with suppress(Exception):
-            connection.invalidate()
-            Connection.close(connection)
+        # Closing rolls back what was open. Asking for it would wait for the answer of a server that may be gone.
+        throw_away(connection, driver, undo_first=False)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """Read in a read-only transaction with one snapshot."""
-        assert self._reading is not None
-        try:
-            with self._reading.connect() as connection, connection.begin():
-                yield connection
-        except DBAPIError as error:
-            if (trouble := self.trouble(error)) is not None:
-                raise trouble from error
-            raise
+        return snapshot(self._reading, self.trouble)
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what the catalogue lists beside our own."""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from ...errors import CommitRefused, StoreCorrupt, StoreError, StoreMissing, StoreUnavailable
-from ..connection import StateConnection
+from ..connection import StateConnection, concluded, snapshot, throw_away
 from . import locks
 from .files import make_folder, unavailable
 from .guard import HandlerCursor, guarded, in_transaction
@@ -151,9 +150,7 @@ class SqliteDatabase:
         except sqlite3.IntegrityError as error:
             message = f"the database refused the commit: {error}"
             raise CommitRefused(message) from error
-        transaction = connection.get_transaction()
-        if transaction is not None:
-            transaction.close()
+        concluded(connection)
         self._lock.release()
 
     def rollback(self) -> None:
@@ -171,30 +168,13 @@ class SqliteDatabase:
     def _discard(self) -> None:
         connection, self._connection = self._connection, None
         driver, self._driver = self._driver, None
-        if connection is None:
-            return
-        # It is thrown away, whatever it says to that. Closing alone would not end the transaction while
-        # somebody, a handler perhaps, keeps a cursor in the middle of its rows.
-        if driver is not None:
-            with suppress(Exception):
-                driver.rollback()
-            with suppress(Exception):
-                driver.close()
-        with suppress(Exception):
-            connection.invalidate()
-            Connection.close(connection)
+        # Closing alone would not end the transaction while somebody, a handler perhaps, keeps a cursor in the
+        # middle of its rows.
+        throw_away(connection, driver, undo_first=True)
 
-    @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> AbstractContextManager[Connection]:
         """Read through a connection that was opened read-only."""
-        assert self._reading is not None
-        try:
-            with self._reading.connect() as connection, connection.begin():
-                yield connection
-        except (DBAPIError, sqlite3.Error) as error:
-            if (trouble := self.trouble(error)) is not None:
-                raise trouble from error
-            raise
+        return snapshot(self._reading, self.trouble)
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what sqlite_master lists beside our own."""
