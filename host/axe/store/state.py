@@ -122,16 +122,13 @@ class State(MutableMapping[str, Any]):
     @property
     def connection(self) -> Connection:
         """A SQLAlchemy connection inside the event's transaction."""
-        self._check_at_hand()
-        self._connection.handed_out = self.watched = True
-        return self._connection
+        return self._hand_out()
 
     @property
     def cursor(self) -> Any:
         """A DBAPI cursor inside the same transaction, without SQLAlchemy's cost per call."""
         if self._cursor is None:
-            self._check_at_hand()
-            self._connection.handed_out = self.watched = True
+            self._hand_out()
             self._cursor = self._new_cursor()
         return self._cursor
 
@@ -139,25 +136,26 @@ class State(MutableMapping[str, Any]):
     def session(self) -> Session:
         """A SQLAlchemy session inside the same transaction; flushed by the host at the end of the event."""
         if self._session is None:
-            self._check_at_hand()
+            connection = self._hand_out()
             # The import costs a tenth of a second, which who uses no session need not pay.
             from .session import StateSession
 
-            self._connection.handed_out = self.watched = True
             # A flush that fails rolls back what the session joined: the batch, or, where each event is to
             # be undone alone, a savepoint of the session's own.
             self._session = StateSession(
-                bind=self._connection,
+                bind=connection,
                 join_transaction_mode="create_savepoint" if self.isolated else "rollback_only",
                 # One that a handler kept is no session any more, instead of one that nobody flushes.
                 close_resets_only=False,
             )
         return self._session
 
-    def _check_at_hand(self) -> None:
+    def _hand_out(self) -> StateConnection:
+        """Note that events may use SQL from here on."""
         if self._over:
-            message = "this state belongs to a batch that has ended: use the one that the hook is called with"
-            raise StateError(message)
+            _refuse_over()
+        self._connection.handed_out = self.watched = True
+        return self._connection
 
     # --- for the host
 
@@ -240,11 +238,12 @@ class State(MutableMapping[str, Any]):
         self.changes.clear()
 
 
+def _refuse_over(*_: object) -> NoReturn:
+    message = "this state belongs to a batch that has ended: use the one that the hook is called with"
+    raise StateError(message)
+
+
 class _Over(dict[Any, Any]):
     """The values of a state whose batch has ended."""
 
-    def _refuse(self, *_: object) -> NoReturn:
-        message = "this state belongs to a batch that has ended: use the one that the hook is called with"
-        raise StateError(message)
-
-    execute = get = __getitem__ = __setitem__ = __contains__ = __iter__ = __len__ = _refuse
+    execute = get = __getitem__ = __setitem__ = __contains__ = __iter__ = __len__ = _refuse_over
