@@ -31,11 +31,11 @@ from axe.errors import (
     TransactionEnded,
 )
 from axe.store import Move, Place, Transaction, open_place
-from axe.store import sqlite as sqlite_module
+from axe.store.dead_letters import headers_from_json
 from axe.store.postgresql import schema_name
 from axe.store.sql import Store
+from axe.store.sqlite import locks
 from axe.store.state import State
-from axe.store.transaction import headers_from_json
 
 STUDIES = TopicPartition("studies", 0)
 NAME = "study-counter"
@@ -583,7 +583,8 @@ def test_ending_the_transaction_on_postgresql_is_noticed(postgresql_kind: Kind, 
     "statement",
     [
         "COMMIT", "ROLLBACK", "abort", " end;", "BEGIN", "START TRANSACTION", "-- why\nROLLBACK", "/* a */ COMMIT",
-        "SAVEPOINT mine", "RELEASE SAVEPOINT mine", "ROLLBACK TO SAVEPOINT mine", "SELECT 1; ROLLBACK",
+        "SAVEPOINT mine", "RELEASE SAVEPOINT mine", "ROLLBACK TO SAVEPOINT mine", "SAVEPOINT axe_0123abcd",
+        "SELECT 1; ROLLBACK",
     ],
 )  # fmt: skip
 def test_what_ends_a_transaction_is_refused_by_name_on_postgresql(postgresql_kind: Kind, statement: str) -> None:
@@ -685,7 +686,7 @@ def test_reading_works_while_a_writer_holds_its_transaction(kind: Kind) -> None:
 
 
 def test_a_reader_cannot_write(store: Store) -> None:
-    with pytest.raises(Exception, match=r"(?i)read.?only|cannot be written"), store.read() as connection:
+    with pytest.raises(Exception, match=r"(?i)read.?only|cannot be written"), store._database.read() as connection:
         connection.exec_driver_sql("DELETE FROM axe_values")
 
 
@@ -721,7 +722,7 @@ sys.stdin.read()
 
 
 def test_a_writer_that_waits_too_long_names_the_holder(sqlite_kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sqlite_module, "WRITE_WAIT_S", 0.05)
+    monkeypatch.setattr(locks, "WAIT_S", 0.05)
     prepared(sqlite_kind).close()
     holder = subprocess.Popen(
         [
@@ -842,6 +843,33 @@ def test_an_event_is_undone_alone(kind: Kind) -> None:
         transaction.commit()
 
     assert (seen(kind), store.values()) == ([1, 3], {"sum": 4})
+
+
+@pytest.mark.parametrize("name", ["mine", "axe_0123abcd", '""'])
+def test_a_savepoint_that_nobody_looks_for_is_denied_on_sqlite(sqlite_kind: Kind, name: str) -> None:
+    store = prepared(sqlite_kind)
+
+    with handling(store) as transaction:
+        with transaction.plugin_code(), pytest.raises(sqlite3.DatabaseError, match="not authorized"):
+            transaction.state.cursor.execute(f"SAVEPOINT {name}")
+        transaction.commit()
+
+
+@pytest.mark.parametrize("end", ["keep_event", "undo_event"])
+def test_the_name_of_a_savepoint_that_has_ended_is_nobodys(kind: Kind, end: str) -> None:
+    """Left open behind a later event, it would take back what is between, and not the positions."""
+    store = prepared(kind)
+    with handling(store) as transaction:
+        with transaction.plugin_code():
+            transaction.savepoint()
+            name = transaction.state.connection.savepoint
+            getattr(transaction, end)()
+        transaction.commit()
+
+    with handling(store, 12) as transaction:
+        with transaction.plugin_code(), pytest.raises(Exception, match=r"not authorized|not a handler's to call"):
+            transaction.state.cursor.execute(f"SAVEPOINT {name}")
+        transaction.commit()
 
 
 # --- names

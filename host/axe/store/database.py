@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from ..errors import StoreError
-from .state import StateConnection
+from .connection import StateConnection
 
 
 class Database(Protocol):

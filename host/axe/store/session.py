@@ -6,7 +6,7 @@ from typing import NoReturn
 
 from sqlalchemy.orm import Session
 
-from .state import refuse
+from .connection import refuse
 
 
 class StateSession(Session):

@@ -11,9 +11,12 @@ from sqlalchemy import Row, delete, func, insert, inspect, select, update
 from ..errors import StoreCorrupt, StoreError, StoreForeign, StoreFormat, StoreMissing
 from ..event import TopicPartition
 from . import tables
+from .control import read_control
 from .database import Database
+from .positions import read_positions
 from .protocol import Control, StoredPosition
-from .transaction import Transaction, clean, read_control, read_positions
+from .text import clean
+from .transaction import Transaction
 
 # A worker that has not written for so long is taken for dead; it writes every five seconds.
 _ALIVE_S = 15
@@ -103,10 +106,6 @@ class Store:
         with self._database.read() as connection:
             return read_positions(connection)
 
-    def read(self) -> Any:
-        """Give a read-only connection, as a context manager, in one snapshot."""
-        return self._database.read()
-
     def values(self, key: str | None = None) -> dict[str, Any]:
         """Read the values, or that of one key."""
         statement = select(tables.values.c.key, tables.values.c.value).order_by(tables.values.c.key)
@@ -145,7 +144,7 @@ class Store:
 
     def begin(self) -> Transaction:
         """Begin the one write transaction; leave it as a context manager."""
-        return Transaction(self._database, self.processor)
+        return Transaction(self._database)
 
     def set_status(
         self, status: str, last_error: str | None = None, *, worker: str | None = None, unless_directed: bool = False

@@ -5,71 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import msgspec
-from sqlalchemy import Connection, bindparam, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection
 
 from ..errors import StateError
-from . import tables
-from .compiled import Compiled
+from .connection import StateConnection
+from .text import unstorable
+from .values import KEYS, LOAD, REMOVE, SAVE, from_json, to_json
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 _SCALARS = (int, str, float, bool, type(None))
-_SAFE = (str, bool, type(None))
 _UNREAD: Any = object()
 _ABSENT: Any = object()
 # In the place of a key among the changes: an event got hold of a list or dict, which it may have changed in place.
 _ENTANGLED: Any = object()
-
-_encode = msgspec.json.Encoder().encode
-_decode = msgspec.json.Decoder().decode
-
-
-class StateConnection(Connection):
-    """A connection whose transaction only the host ends.
-
-    The host calls the methods of ``Connection`` itself; a handler meets these refusals.
-    """
-
-    handed_out = False
-    """Whether a handler got hold of it: it may have kept it, so that any event may have used SQL."""
-
-    host_writes = False
-    """Whether the host itself writes its tables at the moment, between two events of a guarded transaction."""
-
-    savepoint = ""
-    """The name of the host's savepoint while there is one."""
-
-    def commit(self) -> NoReturn:
-        """Refuse: the host commits state and position together."""
-        refuse("commit()")
-
-    def rollback(self) -> NoReturn:
-        """Refuse: an exception out of the handler undoes the event."""
-        refuse("rollback()")
-
-    def begin(self) -> NoReturn:
-        """Refuse: the transaction is open already."""
-        refuse("begin()")
-
-    def close(self) -> NoReturn:
-        """Refuse: the connection is the host's."""
-        refuse("close()")
-
-    def detach(self) -> NoReturn:
-        """Refuse: the connection is the host's."""
-        refuse("detach()")
-
-
-def refuse(what: str) -> NoReturn:
-    """Say that only the host ends the transaction."""
-    message = (
-        f"{what} is not a handler's to call: axe commits the state together with the position, and undoes "
-        "the event when the handler raises; use begin_nested() for a part that may fail"
-    )
-    raise StateError(message)
 
 
 class State(MutableMapping[str, Any]):
@@ -147,7 +97,7 @@ class State(MutableMapping[str, Any]):
 
     def __iter__(self) -> Iterator[str]:
         """Iterate over the keys."""
-        stored = [row[0] for row in _KEYS.run(self._driver, self._dialect).fetchall()]
+        stored = [row[0] for row in KEYS.run(self._driver, self._dialect).fetchall()]
         known = set(stored)
         keys = stored + [key for key in self._live if key not in known]
         return (key for key in keys if self._live.get(key) is not _ABSENT)
@@ -161,9 +111,9 @@ class State(MutableMapping[str, Any]):
         return f"<State with {len(self._live)} values touched>"
 
     def _load(self, key: str) -> Any:
-        row = _LOAD.run(self._driver, self._dialect, key_=key).fetchone()
+        row = LOAD.run(self._driver, self._dialect, key_=key).fetchone()
         self._stored[key] = text = None if row is None else row[0]
-        value = _ABSENT if text is None else _decode(text)
+        value = _ABSENT if text is None else from_json(text)
         self._live[key] = value
         return value
 
@@ -172,16 +122,13 @@ class State(MutableMapping[str, Any]):
     @property
     def connection(self) -> Connection:
         """A SQLAlchemy connection inside the event's transaction."""
-        self._check_at_hand()
-        self._connection.handed_out = self.watched = True
-        return self._connection
+        return self._hand_out()
 
     @property
     def cursor(self) -> Any:
         """A DBAPI cursor inside the same transaction, without SQLAlchemy's cost per call."""
         if self._cursor is None:
-            self._check_at_hand()
-            self._connection.handed_out = self.watched = True
+            self._hand_out()
             self._cursor = self._new_cursor()
         return self._cursor
 
@@ -189,25 +136,26 @@ class State(MutableMapping[str, Any]):
     def session(self) -> Session:
         """A SQLAlchemy session inside the same transaction; flushed by the host at the end of the event."""
         if self._session is None:
-            self._check_at_hand()
+            connection = self._hand_out()
             # The import costs a tenth of a second, which who uses no session need not pay.
             from .session import StateSession
 
-            self._connection.handed_out = self.watched = True
             # A flush that fails rolls back what the session joined: the batch, or, where each event is to
             # be undone alone, a savepoint of the session's own.
             self._session = StateSession(
-                bind=self._connection,
+                bind=connection,
                 join_transaction_mode="create_savepoint" if self.isolated else "rollback_only",
                 # One that a handler kept is no session any more, instead of one that nobody flushes.
                 close_resets_only=False,
             )
         return self._session
 
-    def _check_at_hand(self) -> None:
+    def _hand_out(self) -> StateConnection:
+        """Note that events may use SQL from here on."""
         if self._over:
-            message = "this state belongs to a batch that has ended: use the one that the hook is called with"
-            raise StateError(message)
+            _refuse_over()
+        self._connection.handed_out = self.watched = True
+        return self._connection
 
     # --- for the host
 
@@ -271,7 +219,7 @@ class State(MutableMapping[str, Any]):
                     removed.append({"key_": key})
                 self._stored[key] = None
                 continue
-            text = _to_json(key, value)
+            text = to_json(key, value)
             if text != stored:
                 if type(stored) is not str and unstorable(key):
                     message = f"the key {key!a} holds a NUL or half a surrogate pair, which no database stores"
@@ -279,9 +227,9 @@ class State(MutableMapping[str, Any]):
                 changed.append({"key": key, "value": text})
                 self._stored[key] = text
         if removed:
-            _REMOVE.run_many(self._driver, self._dialect, removed)
+            REMOVE.run_many(self._driver, self._dialect, removed)
         if changed:
-            _SAVE.run_many(self._driver, self._dialect, changed)
+            SAVE.run_many(self._driver, self._dialect, changed)
 
     def forget(self) -> None:
         """Forget what was read and set, so that it is read from the database again."""
@@ -290,45 +238,12 @@ class State(MutableMapping[str, Any]):
         self.changes.clear()
 
 
-class _Over(dict[Any, Any]):
-    """The values of a state whose batch has ended."""
-
-    def _refuse(self, *_: object) -> NoReturn:
-        message = "this state belongs to a batch that has ended: use the one that the hook is called with"
-        raise StateError(message)
-
-    execute = get = __getitem__ = __setitem__ = __contains__ = __iter__ = __len__ = _refuse
-
-
-def unstorable(text: str) -> bool:
-    """Tell whether a text holds what not every database stores: NUL, or half a surrogate pair."""
-    return (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text)) or "\0" in text
-
-
-def _to_json(key: str, value: Any) -> str:
-    try:
-        encoded = _encode(value)
-        # Infinity is written as null, and a tuple is read as a list.
-        if type(value) in _SAFE or _decode(encoded) == value:
-            return encoded.decode()
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
-        pass
-    message = (
-        f"state[{key!r}] is set to a {type(value).__name__} that JSON does not give back as it was; "
-        "a value is a string, number, boolean, None, list, or dict with string keys, all the way down"
-    )
+def _refuse_over(*_: object) -> NoReturn:
+    message = "this state belongs to a batch that has ended: use the one that the hook is called with"
     raise StateError(message)
 
 
-def _upsert(dialect: str) -> Any:
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    upsert: Any = insert(tables.values)
-    upsert = upsert.on_conflict_do_update(index_elements=["key"], set_={"value": upsert.excluded.value})
-    return upsert.values(key=bindparam("key"), value=bindparam("value"))
+class _Over(dict[Any, Any]):
+    """The values of a state whose batch has ended."""
 
-
-_MATCHES = tables.values.c.key == bindparam("key_")
-_LOAD = Compiled(select(tables.values.c.value).where(_MATCHES))
-_KEYS = Compiled(select(tables.values.c.key))
-_REMOVE = Compiled(delete(tables.values).where(_MATCHES))
-_SAVE = Compiled(_upsert)
+    execute = get = __getitem__ = __setitem__ = __contains__ = __iter__ = __len__ = _refuse_over

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Connection, bindparam, delete, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, delete, insert, update
 
 from ..errors import PositionConflict, StoreError, TransactionEnded
 from ..event import Rejection, TopicPartition
 from . import tables
 from .compiled import Compiled
+from .connection import StateConnection
+from .control import CONTROL, to_control
 from .database import Database
+from .dead_letters import add_dead_letter, headers_from_json
+from .positions import ADVANCE, POSITIONS, move_by_hand, take_over, to_positions
 from .protocol import Control, Move, StoredPosition
-from .state import State, StateConnection
+from .state import State
+from .text import clean
+
+# The command line has the second one from here.
+__all__ = ["Transaction", "headers_from_json"]
 
 
 class Transaction:
     """One write transaction: positions, values, dead letters and the plugin's SQL, all or nothing."""
 
-    def __init__(self, database: Database, processor: str) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._processor = processor
         self._connection: StateConnection | None = database.begin()
         self._cursor: Any = None
         self._state: State | None = None
@@ -68,32 +73,13 @@ class Transaction:
 
     def control(self) -> Control:
         """Read what people have set; it cannot change before the end of this transaction on SQLite."""
-        return _to_control(self._run(_CONTROL).fetchone())
+        return to_control(self._run(CONTROL).fetchone())
 
     def take_over(
         self, starts: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None], owner: str
     ) -> dict[TopicPartition, StoredPosition]:
-        """Own these partitions from now on; new ones begin at the given starts.
-
-        The epoch goes up, so that nothing that an earlier owner has begun can be committed.
-        """
-        offsets = tables.offsets
-        known = read_positions(self.connection)
-        for at, start in sorted(starts.items()):
-            topic_id = topic_ids.get(at.topic)
-            taken: dict[str, Any] = {"owner": owner, "epoch": offsets.c.epoch + 1}
-            if at in known:
-                taken["topic_id"] = topic_id or known[at].topic_id
-                self.connection.execute(update(offsets).where(*_is(at)).values(taken))
-            else:
-                values: dict[str, Any] = {"position": start, "epoch": 1, "owner": owner, "attempts": 0}
-                values |= {"topic_id": topic_id}
-                values |= {"topic": at.topic, "partition": at.partition, "updated_at": tables.timestamp()}
-                # Another worker may make the row at this moment, and commit it before us.
-                make = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
-                made: Any = make(offsets).values(values)
-                self.connection.execute(made.on_conflict_do_update(index_elements=["topic", "partition"], set_=taken))
-        return {at: held for at, held in read_positions(self.connection).items() if at in starts}
+        """Own these partitions from now on; new ones begin at the given starts."""
+        return take_over(self.connection, starts, topic_ids, owner)
 
     def advance(self, moves: Mapping[TopicPartition, Move], owner: str) -> None:
         """Move positions by compare-and-set on (position, epoch, owner).
@@ -116,53 +102,18 @@ class Transaction:
                 "owner_": owner,
             }
             given |= {"to": move.position, "event_at_": move.event_at, "now": now}
-            if self._run(_ADVANCE, **given).rowcount != 1:
+            if self._run(ADVANCE, **given).rowcount != 1:
                 message = f"the position of {at} is no longer {seen} of epoch {move.epoch}"
                 raise PositionConflict(message)
             self._moved[at] = move
 
     def add_dead_letter(self, rejection: Rejection) -> None:
         """Store a refused event with its bytes; one that was refused before updates its row."""
-        letters, record = tables.dead_letters, rejection.record
-        values: dict[str, Any] = {
-            "key": record.key,
-            "value": record.value,
-            "headers": _headers_to_json(record.headers),
-            "timestamp": tables.timestamp_of_ms(record.timestamp_ms),
-            "reason": clean(rejection.reason),
-            "error": None if rejection.error is None else clean(rejection.error),
-            "rejected_at": tables.timestamp(),
-            "status": "rejected",
-        }
-        place = (
-            letters.c.topic == record.topic,
-            letters.c.partition == record.partition,
-            letters.c.offset == record.offset,
-        )
-        attempts = letters.c.attempts + rejection.attempts
-        updated = self.connection.execute(update(letters).where(*place).values(**values, attempts=attempts))
-        if updated.rowcount == 0:
-            values |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-            self.connection.execute(insert(letters).values(**values, attempts=rejection.attempts))
+        add_dead_letter(self.connection, rejection)
 
     def move_by_hand(self, targets: Mapping[TopicPartition, int]) -> tuple[dict[TopicPartition, int | None], bool]:
-        """Set positions whoever owns them, and raise their epochs.
-
-        Returns the positions before, and whether every stored partition was among the targets.
-        """
-        offsets = tables.offsets
-        stored = read_positions(self.connection)
-        for at, position in sorted(targets.items()):
-            values: dict[str, Any] = {"position": position, "updated_at": tables.timestamp(), "attempts": 0}
-            values |= {"topic_id": None, "event_at": None, "attempt_offset": None}
-            if at in stored:
-                values["epoch"] = offsets.c.epoch + 1
-                self.connection.execute(update(offsets).where(*_is(at)).values(values))
-            else:
-                values |= {"topic": at.topic, "partition": at.partition, "epoch": 1}
-                self.connection.execute(insert(offsets).values(values))
-        before = {at: stored[at].position if at in stored else None for at in targets}
-        return before, set(stored) <= set(targets)
+        """Set positions whoever owns them; returns those before, and whether that was every one."""
+        return move_by_hand(self.connection, targets)
 
     def set_control(self, values: Mapping[str, object]) -> None:
         """Change columns of the one row of ``axe_processor``."""
@@ -217,7 +168,7 @@ class Transaction:
             self._connection.host_writes = False
         # Else each further event would look at what all before it have touched.
         self.state.forget()
-        self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
+        self._release()
 
     def undo_event(self) -> None:
         """Undo everything since the savepoint.
@@ -232,11 +183,17 @@ class Transaction:
                 nested.close()
             self.state.forget()
             self._execute(f"ROLLBACK TO SAVEPOINT {self._connection.savepoint}")
-            self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
+            self._release()
         except Exception as error:
             message = "the transaction ended while the handler ran"
             raise TransactionEnded(message) from error
         self.check_open()
+
+    def _release(self) -> None:
+        assert self._connection is not None
+        self._execute(f"RELEASE SAVEPOINT {self._connection.savepoint}")
+        # The connection lives on: a handler that knows the name could leave a savepoint open with it.
+        self._connection.savepoint = None
 
     def trouble(self, error: BaseException) -> StoreError | None:
         """Name the trouble of the database behind an error out of a handler, if it is not the handler's own."""
@@ -285,7 +242,7 @@ class Transaction:
             self._state.write()
             self._state.end()
         if self._moved:
-            stored = _to_positions(self._run(_POSITIONS))
+            stored = to_positions(self._run(POSITIONS))
             for at, move in self._moved.items():
                 row = stored.get(at)
                 if row is None or (row.position, row.epoch, row.owner) != (move.position, move.epoch, self._owner):
@@ -301,59 +258,3 @@ class Transaction:
             if self._state is not None:
                 self._state.end()
             self._database.rollback()
-
-
-_row, _at = tables.processor.c, tables.offsets.c
-_SELECT_CONTROL = select(_row.version, _row.cluster_id, _row.status, _row.paused, _row.pending, _row.last_error)
-_SELECT_POSITIONS = select(_at.topic, _at.partition, _at.position, _at.epoch, _at.owner, _at.topic_id, _at.event_at)
-_CONTROL = Compiled(_SELECT_CONTROL)
-_POSITIONS = Compiled(_SELECT_POSITIONS)
-_ADVANCE = Compiled(
-    update(tables.offsets)
-    .where(_at.topic == bindparam("topic_"), _at.partition == bindparam("partition_"))
-    # A worker that lost the partition may still hold an open batch. Offsets have gaps, so the position alone
-    # does not tell it from the new owner; owner and epoch do.
-    .where(_at.position == bindparam("seen"), _at.epoch == bindparam("epoch_"), _at.owner == bindparam("owner_"))
-    .values(
-        position=bindparam("to"),
-        event_at=bindparam("event_at_"),
-        updated_at=bindparam("now"),
-    )
-)
-
-
-def read_control(connection: Connection) -> Control:
-    """Read the one row of ``axe_processor``."""
-    return _to_control(connection.execute(_SELECT_CONTROL).one())
-
-
-def _to_control(row: Any) -> Control:
-    version, cluster_id, status, paused, pending, last_error = row
-    return Control(version, cluster_id, status, bool(paused), pending, last_error)
-
-
-def read_positions(connection: Connection) -> dict[TopicPartition, StoredPosition]:
-    """Read every row of ``axe_offsets``."""
-    return _to_positions(connection.execute(_SELECT_POSITIONS))
-
-
-def _to_positions(rows: Iterable[Any]) -> dict[TopicPartition, StoredPosition]:
-    return {TopicPartition(topic, partition): StoredPosition(*rest) for topic, partition, *rest in rows}
-
-
-def clean(text: str) -> str:
-    """Write what not every database stores, NUL and halves of surrogate pairs, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
-
-
-def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:
-    """Read back the headers of a dead letter."""
-    return tuple((name, None if value is None else base64.b64decode(value)) for name, value in json.loads(text))
-
-
-def _headers_to_json(headers: tuple[tuple[str, bytes | None], ...]) -> str:
-    return json.dumps([[name, None if value is None else base64.b64encode(value).decode()] for name, value in headers])
-
-
-def _is(at: TopicPartition) -> tuple[Any, Any]:
-    return tables.offsets.c.topic == at.topic, tables.offsets.c.partition == at.partition

@@ -13,10 +13,14 @@ import os
 import time
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ..errors import StoreUnavailable
+from ...errors import StoreUnavailable
+from .files import unavailable
+
+WAIT_S = 30.0
+"""How long a writer waits for another one."""
 
 _POLL_S = 0.001
 
@@ -24,26 +28,39 @@ _open_locks: weakref.WeakSet[FileLock] = weakref.WeakSet()
 
 
 class FileLock:
-    """An exclusive ``flock`` on a file, which names its holder by what is written in it."""
+    """An exclusive ``flock`` on a file, which names its holder by what is written in it.
+
+    Raises:
+        StoreUnavailable: the file cannot be opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise unavailable(path, error) from error
         _open_locks.add(self)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free."""
+        """Take the lock if it is free.
+
+        Raises:
+            StoreUnavailable: files cannot be locked there.
+        """
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
+        except OSError as error:
+            raise unavailable(self.path, error) from error
         return True
 
     def acquire(self, deadline: float) -> None:
         """Take the lock, waiting until ``deadline`` (of ``time.monotonic``).
 
         Raises:
-            StoreUnavailable: somebody held it all the time.
+            StoreUnavailable: somebody held it all the time, or files cannot be locked there.
         """
         while not self.try_acquire():
             if time.monotonic() > deadline:
@@ -58,12 +75,20 @@ class FileLock:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def sign(self, holder: str) -> None:
-        """Write who holds the lock, for the message of those who wait."""
-        os.pwrite(self._fd, holder.encode().ljust(64), 0)
+        """Write who holds the lock, for the message of those who wait; where that fails, nobody is named."""
+        try:
+            os.pwrite(self._fd, holder.encode().ljust(64), 0)
+        except OSError:
+            # A full disk is no reason to give up the lock. But who signed before us does not hold it.
+            with suppress(OSError):
+                os.ftruncate(self._fd, 0)
 
     def holder(self) -> str:
-        """Read who signed last."""
-        return os.pread(self._fd, 64, 0).decode(errors="replace").strip()
+        """Read who signed last; empty if that is not known."""
+        try:
+            return os.pread(self._fd, 64, 0).decode(errors="replace").strip()
+        except OSError:
+            return ""
 
     def close(self) -> None:
         """Release the lock and close its file."""
@@ -79,11 +104,18 @@ class WriterLock:
     With the lock alone a busy worker takes it again before a waiting operator wakes up. Everybody
     passes the turnstile first, and who waits for the lock keeps the turnstile closed, so that an
     operator waits for one batch at most.
+
+    Raises:
+        StoreUnavailable: a file cannot be opened.
     """
 
     def __init__(self, database: Path, *, wait_s: float) -> None:
         self._turnstile = FileLock(database.with_name(database.name + "-turn"))
-        self._lock = FileLock(database.with_name(database.name + "-lock"))
+        try:
+            self._lock = FileLock(database.with_name(database.name + "-lock"))
+        except BaseException:
+            self._turnstile.close()
+            raise
         self._wait_s = wait_s
         self._name = f"process {os.getpid()}"
 

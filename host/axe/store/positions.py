@@ -1,0 +1,87 @@
+"""Positions: how far one processor has read, in rows of ``axe_offsets`` beside its own state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from ..event import TopicPartition
+from . import tables
+from .compiled import Compiled
+from .protocol import StoredPosition
+
+_at = tables.offsets.c
+_SELECT = select(_at.topic, _at.partition, _at.position, _at.epoch, _at.owner, _at.topic_id, _at.event_at)
+POSITIONS = Compiled(_SELECT)
+ADVANCE = Compiled(
+    update(tables.offsets)
+    .where(_at.topic == bindparam("topic_"), _at.partition == bindparam("partition_"))
+    # A worker that lost the partition may still hold an open batch. Offsets have gaps, so the position alone
+    # does not tell it from the new owner; owner and epoch do.
+    .where(_at.position == bindparam("seen"), _at.epoch == bindparam("epoch_"), _at.owner == bindparam("owner_"))
+    .values(
+        position=bindparam("to"),
+        event_at=bindparam("event_at_"),
+        updated_at=bindparam("now"),
+    )
+)
+
+
+def read_positions(connection: Connection) -> dict[TopicPartition, StoredPosition]:
+    """Read every row of ``axe_offsets``."""
+    return to_positions(connection.execute(_SELECT))
+
+
+def to_positions(rows: Iterable[Any]) -> dict[TopicPartition, StoredPosition]:
+    """Make positions of the rows of ``POSITIONS``."""
+    return {TopicPartition(topic, partition): StoredPosition(*rest) for topic, partition, *rest in rows}
+
+
+def take_over(
+    connection: Connection, starts: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None], owner: str
+) -> dict[TopicPartition, StoredPosition]:
+    """Own these partitions from now on; new ones begin at the given starts.
+
+    The epoch goes up, so that nothing that an earlier owner has begun can be committed.
+    """
+    offsets = tables.offsets
+    known = read_positions(connection)
+    for at, start in sorted(starts.items()):
+        topic_id = topic_ids.get(at.topic)
+        taken: dict[str, Any] = {"owner": owner, "epoch": offsets.c.epoch + 1}
+        if at in known:
+            taken["topic_id"] = topic_id or known[at].topic_id
+            connection.execute(update(offsets).where(*_is(at)).values(taken))
+        else:
+            values: dict[str, Any] = {"position": start, "epoch": 1, "owner": owner, "attempts": 0}
+            _make(connection, at, {**values, "topic_id": topic_id, "updated_at": tables.timestamp()}, meanwhile=taken)
+    return {at: held for at, held in read_positions(connection).items() if at in starts}
+
+
+def move_by_hand(
+    connection: Connection, targets: Mapping[TopicPartition, int]
+) -> tuple[dict[TopicPartition, int | None], bool]:
+    """Set positions whoever owns them, and raise their epochs.
+
+    Returns the positions before, and whether every stored partition was among the targets.
+    """
+    offsets = tables.offsets
+    stored = read_positions(connection)
+    for at, position in sorted(targets.items()):
+        values: dict[str, Any] = {"position": position, "updated_at": tables.timestamp(), "attempts": 0}
+        values |= {"topic_id": None, "event_at": None, "attempt_offset": None}
+        if at in stored:
+            values["epoch"] = offsets.c.epoch + 1
+            connection.execute(update(offsets).where(*_is(at)).values(values))
+        else:
+            values |= {"topic": at.topic, "partition": at.partition, "epoch": 1}
+            connection.execute(insert(offsets).values(values))
+    before = {at: stored[at].position if at in stored else None for at in targets}
+    return before, set(stored) <= set(targets)
+
+
+def _is(at: TopicPartition) -> tuple[Any, Any]:
+    return tables.offsets.c.topic == at.topic, tables.offsets.c.partition == at.partition

@@ -1,0 +1,52 @@
+"""Connections to a server, and what it looks like when it is away."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import psycopg
+from sqlalchemy import URL, Engine, create_engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import NullPool, QueuePool
+
+from ...errors import StoreUnavailable
+from .guard import HandlerCursor
+
+# Connection, resources, shutdown, time limits, and the conflicts of two transactions: try again.
+_LOST = re.compile(r"^(08|53|57P|25P03|55P03|40P01|40001)")
+
+
+def make_engine(url: URL, schema: str | None = None, *, reading: bool = False) -> Engine:
+    """Make the connections to a processor's schema, which write only where the host says so; or to the register."""
+    options = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10min"
+    arguments: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5}
+    if schema is not None:
+        options += f" -c search_path={schema} -c default_transaction_read_only=on"
+        if reading:
+            options += " -c default_transaction_isolation=repeatable\\ read"
+        else:
+            arguments["cursor_factory"] = HandlerCursor
+    arguments["options"] = options
+    pool = NullPool if schema is None else QueuePool
+    return create_engine(url, connect_args=arguments, poolclass=pool, hide_parameters=True)
+
+
+def loss(server: str, error: BaseException) -> StoreUnavailable | None:
+    """Tell by SQLSTATE whether the server or the connection is at fault."""
+    # A commit and a handler's cursor raise the driver's own errors, which SQLAlchemy did not see.
+    original = error.orig if isinstance(error, DBAPIError) else error
+    if not isinstance(original, psycopg.Error):
+        return None
+    state = original.sqlstate
+    lost = isinstance(error, DBAPIError) and error.connection_invalidated
+    lost = lost or (isinstance(original, psycopg.OperationalError) and state is None)
+    if lost or (state and _LOST.match(state)):
+        return unavailable(server, original)
+    return None
+
+
+def unavailable(server: str, error: BaseException | None) -> StoreUnavailable:
+    """Say that a server cannot be used, with the first line of its error."""
+    lines = str(error or "").strip().splitlines() or ["no answer"]
+    return StoreUnavailable(f"PostgreSQL at {server} cannot be used: {lines[0]}")
