@@ -122,6 +122,41 @@ def test_a_rejection_inside_an_open_savepoint_does_not_hurt_the_next_event(site:
     assert (site.seen, refused(site)) == ([0, 2, 3], [1])
 
 
+@pytest.mark.parametrize("events", [1, 1000])
+def test_what_lies_under_two_keys_is_two_values_wherever_a_batch_ends(sqlite: Site, events: int) -> None:
+    def handler(event: Event, state: State) -> None:
+        match event.value:
+            case {"op": "create"} as value:
+                state["first"] = value
+                state["study"] = value
+            case {"op": "phase"}:
+                state["study"]["phase"] += 1
+            case {"op": "keep"}:
+                state["kept"] = state["study"]
+
+    sqlite.settings["batch"] = {"events": events}
+    put(sqlite, None, {"op": "create", "phase": 1}, {"op": "phase"}, {"op": "keep"}, {"op": "phase"})
+
+    sqlite.run(handler)
+
+    phases = {key: value["phase"] for key, value in sqlite.values.items()}
+    assert phases == {"first": 1, "study": 3, "kept": 2}
+
+
+def test_a_refused_event_leaves_nothing_of_what_it_set(sqlite: Site) -> None:
+    def handler(event: Event, state: State) -> None:
+        state["last"] = {"n": event.value}
+        if event.value == 3:
+            state["more"] = [3]
+            raise Reject("three")
+
+    put(sqlite, *range(4))
+
+    sqlite.run(handler)
+
+    assert (sqlite.values, refused(sqlite)) == ({"last": {"n": 2}}, [3])
+
+
 # --- a decoder of its own
 
 
@@ -331,6 +366,30 @@ def test_a_broken_connection_is_the_failure_of_its_event(site: Site, harm: Calla
 
 
 # --- what is kept from one event to the next
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "SELECT pg_terminate_backend(pg_backend_pid())",
+        """SET LOCAL temp_file_limit = '64kB'; SET LOCAL work_mem = '64kB';
+        SELECT count(*) FROM (SELECT g FROM generate_series(1, 300000) g ORDER BY md5(g::text)) x""",
+    ],
+)
+def test_an_event_that_ends_its_session_each_time_is_the_failure(
+    tmp_path: Path, topic: str, postgresql_url: str, harm: str
+) -> None:
+    site = Site(tmp_path, topic, state=postgresql_url, on_failure="reject", retries=1)
+
+    def sick(event: Event, state: State) -> None:
+        if event.offset == 2:
+            state.cursor.execute(harm)
+
+    put(site, *range(5))
+
+    site.run(Keeping(sick))
+
+    assert (site.seen, refused(site), site.status) == ([0, 1, 3, 4], [2], "stopped")
 
 
 def test_a_cursor_may_be_closed(site: Site) -> None:

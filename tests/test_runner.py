@@ -699,6 +699,22 @@ def test_a_status_does_not_swing_while_a_disk_is_full(site: Site, monkeypatch: p
     assert seen == {("waiting", "waiting")}
 
 
+@pytest.mark.parametrize("harm", ["deleted", "replaced"])
+def test_nothing_is_written_into_a_database_that_is_gone(site: Site, harm: str) -> None:
+    database = site.folder / "state" / "p.db"
+    site.log.append(site.topic, 0)
+    with site.add(count):
+        until(lambda: site.offset == 1)
+        aside = database.rename(database.with_suffix(".aside"))
+        if harm == "replaced":
+            database.write_bytes(aside.read_bytes())
+        site.log.append(site.topic, 1)
+        until(lambda: site.app._runners[0].status.value == "failed")
+        error = site.app._runners[0].error
+
+    assert ("is gone" if harm == "deleted" else "was replaced") in str(error)
+
+
 # --- the face
 
 

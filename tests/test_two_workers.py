@@ -135,6 +135,46 @@ def test_a_worker_that_lost_the_processor_does_not_pause_it(sites: tuple[Site, S
             assert second.sql("SELECT paused, last_error FROM axe_processor") == [(0, None)]
 
 
+def test_resets_of_a_position_that_others_are_about_to_make_wait_for_them(sites: tuple[Site, Site]) -> None:
+    site = sites[0]
+    in_on_start = threading.Event()
+
+    class Slow(Keeping):
+        @axe.hookimpl
+        def on_start(self, state: axe.State) -> None:
+            super().on_start(state)
+            in_on_start.set()
+            time.sleep(1)
+
+    for n in range(5):
+        site.log.append(site.topic, n)
+    with site.add(Slow()):
+        assert in_on_start.wait(20)
+        site.app.processors["p"].reset(3)
+        until(lambda: site.offset == 5)
+
+    assert site.seen in ([3, 4], [0, 1, 2, 3, 4, 3, 4])
+
+
+def test_two_first_resets_at_the_same_moment_take_turns(sites: tuple[Site, Site]) -> None:
+    site = sites[0]
+    for n in range(5):
+        site.log.append(site.topic, n)
+    processor, first = site.add(Keeping()).processors.bound()[0], TopicPartition(site.topic, 0)
+    with site.app.opened(processor, create=True) as one, site.app.opened(processor, create=True) as other:
+        assert one is not None
+        assert other is not None
+        second = threading.Thread(target=lambda: operations.reset(other, {first: 2}))
+        with one.begin() as transaction:
+            transaction.move_by_hand({first: 1})
+            second.start()
+            time.sleep(0.3)
+            transaction.commit()
+        second.join(20)
+
+    assert site.offset == 2
+
+
 def test_many_workers_may_make_the_database_at_the_same_moment(postgresql_url: str) -> None:
     config = load({"source": "memory:", "state": postgresql_url})
     errors: list[BaseException] = []

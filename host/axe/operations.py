@@ -140,9 +140,10 @@ def reset(
         before, is_all = transaction.move_by_hand(targets)
         if wipe and not is_all:
             _refuse_to_leave(set(store.positions()) - set(targets))
-        # Not before: on PostgreSQL another operator's reset may commit while this one waits for the rows.
+        # Not before: on PostgreSQL another operator, or a worker, may write until this one has the row.
+        transaction.set_control({"last_error": None})
         control = transaction.control()
-        values: dict[str, object] = {"last_error": None}
+        values: dict[str, object] = {}
         values["pending"] = "wipe" if wipe or control.pending == "wipe" else "reset"
         if control.status == "failed":
             values["status"] = "stopped"

@@ -77,10 +77,16 @@ def move_by_hand(
             values["epoch"] = offsets.c.epoch + 1
             connection.execute(update(offsets).where(*_is(at)).values(values))
         else:
-            values |= {"topic": at.topic, "partition": at.partition, "epoch": 1}
-            connection.execute(insert(offsets).values(values))
+            _make(connection, at, {**values, "epoch": 1}, meanwhile={**values, "epoch": offsets.c.epoch + 1})
     before = {at: stored[at].position if at in stored else None for at in targets}
     return before, set(stored) <= set(targets)
+
+
+def _make(connection: Connection, at: TopicPartition, values: dict[str, Any], *, meanwhile: dict[str, Any]) -> None:
+    """Make a row, or change it: another transaction may make it at this moment, and commit before us."""
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    made: Any = insert(tables.offsets).values(topic=at.topic, partition=at.partition, **values)
+    connection.execute(made.on_conflict_do_update(index_elements=["topic", "partition"], set_=meanwhile))
 
 
 def _is(at: TopicPartition) -> tuple[Any, Any]:

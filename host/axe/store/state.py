@@ -10,7 +10,7 @@ from sqlalchemy import Connection
 from ..errors import StateError
 from .connection import StateConnection
 from .text import unstorable
-from .values import KEYS, LOAD, REMOVE, SAVE, from_json, to_json
+from .values import KEYS, LOAD, REMOVE, SAVE, copied, from_json, to_json
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -38,11 +38,12 @@ class State(MutableMapping[str, Any]):
         self._stored: dict[str, str | None] = {}
         self._cursor: Any = None
         self._session: Session | None = None
+        self._given: list[str] = []
         self.isolated = False
         self.changes: list[tuple[Any, Any]] = []
         """What events of this batch changed, the last one last: keys with their values before."""
         self.watched = connection.handed_out
-        """Whether an event may have used SQL, so that ``end_event`` has to look at what it left."""
+        """Whether ``end_event`` has to look at what an event left: it may have used SQL, or set a list or dict."""
 
     # --- values
 
@@ -73,8 +74,12 @@ class State(MutableMapping[str, Any]):
             message = f"a key of the state is a string, not {type(key).__name__}"
             raise StateError(message)
         live = self._live
-        self.changes.append((key, live.get(key, _UNREAD)))
+        before = live.get(key, _UNREAD)
+        self.changes.append((key, before))
         live[key] = value
+        if type(value) not in _SCALARS and value is not before and value is not _ABSENT:
+            self._given.append(key)
+            self.watched = True
 
     def __delitem__(self, key: str) -> None:
         """Remove a key."""
@@ -162,11 +167,13 @@ class State(MutableMapping[str, Any]):
     _over = False
 
     def end_event(self) -> None:
-        """Look at what the event left: flush and close its session.
+        """Look at what the event left: flush and close its session, and let go of its lists and dicts.
 
         Raises:
-            StateError: a savepoint of the handler's own is still open.
+            StateError: a savepoint of the handler's own is still open, or a value is not JSON.
         """
+        if self._given:
+            self._let_go_of_given()
         if self._session is not None:
             if self.isolated:
                 self._session.finish()  # type: ignore[attr-defined] # only StateSession is ever kept there
@@ -177,6 +184,19 @@ class State(MutableMapping[str, Any]):
             # Rolled back by a later event, it would take along the events between.
             message = "the handler left a savepoint (begin_nested) open; end it in the handler"
             raise StateError(message)
+
+    def _let_go_of_given(self) -> None:
+        """Put copies in the place of what the event set.
+
+        Else one list under two keys would be one or two by where a batch happens to end, and a value by
+        what a handler later does with the event that it came from.
+        """
+        for key in self._given:
+            value = self._live.get(key)
+            if type(value) not in _SCALARS and value is not _ABSENT:
+                self._live[key] = copied(key, value)
+        self._given.clear()
+        self.watched = self._connection.handed_out
 
     def end(self) -> None:
         """Refuse whatever a handler that kept this state wants of it: nobody would write it."""
@@ -203,6 +223,7 @@ class State(MutableMapping[str, Any]):
             else:
                 self._live[key] = value
         del self.changes[mark:]
+        self._given.clear()
         return True
 
     def write(self) -> None:
@@ -235,6 +256,7 @@ class State(MutableMapping[str, Any]):
         """Forget what was read and set, so that it is read from the database again."""
         self._live.clear()
         self._stored.clear()
+        self._given.clear()
         self.changes.clear()
 
 

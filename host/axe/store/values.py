@@ -13,6 +13,7 @@ from . import tables
 from .compiled import Compiled
 
 _SAFE = (str, bool, type(None))
+_NO_JSON = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
 
 _encode = msgspec.json.Encoder().encode
 from_json = msgspec.json.Decoder().decode
@@ -26,16 +27,35 @@ def to_json(key: str, value: Any) -> str:
     """
     try:
         encoded = _encode(value)
-        # Infinity is written as null, and a tuple is read as a list.
         if type(value) in _SAFE or from_json(encoded) == value:
             return encoded.decode()
-    except (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError):
+    except _NO_JSON:
         pass
+    raise _no_value(key, value)
+
+
+def copied(key: str, value: Any) -> Any:
+    """Return the value as it will be read.
+
+    Raises:
+        StateError: as in ``to_json``.
+    """
+    try:
+        copy = from_json(_encode(value))
+        if copy == value:
+            return copy
+    except _NO_JSON:
+        pass
+    raise _no_value(key, value)
+
+
+def _no_value(key: str, value: Any) -> StateError:
+    # Infinity is written as null, and a tuple is read as a list.
     message = (
         f"state[{key!r}] is set to a {type(value).__name__} that JSON does not give back as it was; "
         "a value is a string, number, boolean, None, list, or dict with string keys, all the way down"
     )
-    raise StateError(message)
+    return StateError(message)
 
 
 def _upsert(dialect: str) -> Any:

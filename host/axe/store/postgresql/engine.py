@@ -10,11 +10,13 @@ from sqlalchemy import URL, Engine, create_engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from ...errors import StoreUnavailable
+from ...errors import SessionLost, StoreBusy, StoreUnavailable
 from .guard import HandlerCursor
 
-# Connection, resources, shutdown, time limits, and the conflicts of two transactions: try again.
-_LOST = re.compile(r"^(08|53|57P|25P03|55P03|40P01|40001)")
+# Resources, and the conflicts of two transactions: try again. Not the limit that a session has set itself.
+_AWAY = re.compile(r"^(53(?!400)|40P01|40001)")
+_SESSION_LOST = re.compile(r"^(08|57P|25P03)")
+_LOCK_NOT_AVAILABLE = "55P03"
 
 
 def make_engine(url: URL, schema: str | None = None, *, reading: bool = False) -> Engine:
@@ -38,15 +40,21 @@ def loss(server: str, error: BaseException) -> StoreUnavailable | None:
     original = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(original, psycopg.Error):
         return None
-    state = original.sqlstate
+    state = original.sqlstate or ""
+    if state == _LOCK_NOT_AVAILABLE:
+        return StoreBusy(f"PostgreSQL at {server}: another worker, or a program, holds rows of the processor")
     lost = isinstance(error, DBAPIError) and error.connection_invalidated
-    lost = lost or (isinstance(original, psycopg.OperationalError) and state is None)
-    if lost or (state and _LOST.match(state)):
-        return unavailable(server, original)
-    return None
+    lost = lost or (isinstance(original, psycopg.OperationalError) and not state)
+    if lost or _SESSION_LOST.match(state):
+        return SessionLost(_cannot_be_used(server, original))
+    return unavailable(server, original) if _AWAY.match(state) else None
 
 
 def unavailable(server: str, error: BaseException | None) -> StoreUnavailable:
     """Say that a server cannot be used, with the first line of its error."""
+    return StoreUnavailable(_cannot_be_used(server, error))
+
+
+def _cannot_be_used(server: str, error: BaseException | None) -> str:
     lines = str(error or "").strip().splitlines() or ["no answer"]
-    return StoreUnavailable(f"PostgreSQL at {server} cannot be used: {lines[0]}")
+    return f"PostgreSQL at {server} cannot be used: {lines[0]}"

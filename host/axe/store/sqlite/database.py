@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
-from ...errors import CommitRefused, StoreCorrupt, StoreError, StoreMissing, StoreUnavailable
+from ...errors import CommitRefused, StoreBusy, StoreCorrupt, StoreError, StoreMissing, StoreUnavailable
 from ..connection import StateConnection, concluded, snapshot, throw_away
 from . import locks
 from .files import make_folder, unavailable
@@ -35,11 +35,13 @@ class SqliteDatabase:
         self._connection: StateConnection | None = None
         self._driver: sqlite3.Connection | None = None
         self._lock: locks.WriterLock | None = None
+        self._identity: tuple[int, int] | None = None
 
     def connect(self, *, create: bool) -> str:
         """Make sure that the file exists and is a database of ours."""
         had = self._register.has(self._processor)
-        if not self._size():
+        found = self._stat()
+        if found is None or found.st_size == 0:
             if had:
                 message = (
                     f"the database {self.path} existed and is gone; restore it from a backup, or take "
@@ -60,10 +62,10 @@ class SqliteDatabase:
             event.listen(self._reading, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return store_id
 
-    def _size(self) -> int | None:
-        """Look how long the file is; None if there is none."""
+    def _stat(self) -> os.stat_result | None:
+        """Look at the file; None if there is none."""
         try:
-            return self.path.stat().st_size
+            return self.path.stat()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -109,10 +111,8 @@ class SqliteDatabase:
             if self._driver is not None and in_transaction(self._driver):
                 # A handler kept a cursor and wrote with it between two batches. That is no part of any.
                 self._discard()
+            self._check_file()
             if self._connection is None:
-                if self._size() is None:
-                    message = f"the database {self.path} is gone; stop axe and restore it from a backup"
-                    raise StoreMissing(message)  # noqa: TRY301 # below it would skip the release
                 self._connection = StateConnection(engine)
             Connection.begin(self._connection)
             self._driver = self._connection.connection.driver_connection
@@ -123,6 +123,16 @@ class SqliteDatabase:
                 raise trouble from error
             raise
         return self._connection
+
+    def _check_file(self) -> None:
+        """Refuse to write into a file that is no longer there: SQLite itself would, and nobody would find it."""
+        found = self._stat()
+        identity = None if found is None else (found.st_dev, found.st_ino)
+        self._identity = self._identity or identity
+        if identity is None or identity != self._identity:
+            what = "is gone" if identity is None else "was replaced"
+            message = f"the database {self.path} {what} while axe ran; stop axe, and restore it from a backup"
+            raise StoreMissing(message)
 
     def plugin_code(self, connection: StateConnection) -> AbstractContextManager[None]:
         """Set the authorizer while code of a plugin runs."""
@@ -205,7 +215,7 @@ class SqliteDatabase:
         if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
             return StoreUnavailable(f"{self.path} cannot be written ({original}); see to the disk and the permissions")
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return StoreUnavailable(f"{self.path} is held by a program that is not axe ({original}); stop that program")
+            return StoreBusy(f"{self.path} is held by a program that is not axe ({original}); stop that program")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
             return StoreCorrupt(f"{self.path} is damaged ({original}); restore it from a backup")
         return None
@@ -221,7 +231,7 @@ class SqliteDatabase:
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.dispose()
-        writing, self._writing = self._writing, None
+        writing, self._writing, self._identity = self._writing, None, None
         lock, self._lock = self._lock, None
         if writing is None or lock is None:
             return

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...errors import StoreUnavailable
+from ...errors import StoreBusy
 from .files import unavailable
 
 WAIT_S = 30.0
@@ -60,11 +60,12 @@ class FileLock:
         """Take the lock, waiting until ``deadline`` (of ``time.monotonic``).
 
         Raises:
-            StoreUnavailable: somebody held it all the time, or files cannot be locked there.
+            StoreBusy: somebody held it all the time.
+            StoreUnavailable: files cannot be locked there.
         """
         while not self.try_acquire():
             if time.monotonic() > deadline:
-                raise StoreUnavailable(
+                raise StoreBusy(
                     f"{self.path.name} has been held by {self.holder() or 'another process'} for too long; "
                     "see what that process does, or stop it"
                 )
@@ -123,7 +124,7 @@ class WriterLock:
         """Take the right to write.
 
         Raises:
-            StoreUnavailable: not within ``wait_s``; names the holder.
+            StoreBusy: not within ``wait_s``; names the holder.
         """
         deadline = time.monotonic() + self._wait_s
         self._turnstile.acquire(deadline)
