@@ -32,12 +32,16 @@ def processors(ctx: typer.Context) -> None:
         )
     ]
     if plugins:
-        columns = [column for column in _PLUGIN_COLUMNS if column in plugins[0]]
-        lines = [[_shown(row[column]) for column in columns] for row in plugins]
-        tables.append(table(("plugin", *columns[1:]), lines))
+        tables.append(plugins_table(plugins))
     session.show({"processors": rows, "plugins": plugins}, *tables)
     if not rows:
         session.warn("no processor is installed: pip install a package that has one")
+
+
+def plugins_table(rows: list[dict[str, Any]]) -> Any:
+    """Make the table of packages of ``axe.plugins``, with those of its columns that the rows have."""
+    columns = [column for column in _PLUGIN_COLUMNS if column in rows[0]]
+    return table(("plugin", *columns[1:]), [[_shown(row[column]) for column in columns] for row in rows])
 
 
 def _shown(cell: Any) -> str:
