@@ -11,10 +11,12 @@ import contextlib
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,7 +98,7 @@ class _Child:
         request = json.dumps([str(config) if config else None, group, name, str(result), limit_s])
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-P", "-m", "axe.probe", request],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: its end is ours
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
@@ -123,6 +125,8 @@ class _Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 def _learn(config_path: str | None, group: str, name: str) -> Probed:
@@ -149,9 +153,25 @@ def _learn(config_path: str | None, group: str, name: str) -> Probed:
     return Probed(tuple(topics), processor.version)
 
 
+def _end_with_parent(folder: Path) -> None:
+    """End, with what the import started, when nobody waits for the result any more."""
+    # The plugin gets a stdin on which there is nothing.
+    parent, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def wait() -> None:
+        os.read(parent, 1)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="axe parent", daemon=True).start()
+
+
 def _main(request: str) -> NoReturn:
     config, group, name, result, limit_s = json.loads(request)
-    # Should the parent be gone by then, nobody else ends us.
+    _end_with_parent(Path(result).parent)
+    # An import may hold the interpreter so that no thread of ours runs.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, limit_s + _GRACE_S)
     try:

@@ -182,6 +182,7 @@ def test_processors_says_what_is_blocked_and_by_what(project: Project) -> None:
     [
         ("while True: pass", "does not end"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("input()", "EOFError"),
         ("import os; os._exit(7)", "exit code 7"),
         ("import os; os.kill(os.getpid(), 11)", "signal 11"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
