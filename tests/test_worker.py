@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import threading
+from pathlib import Path
 
+import axe
+from axe.assembly import bind
 from axe.config import load
+from axe.discovery import PROCESSORS, Found
 from axe.worker import _Worker
 
 
@@ -28,3 +32,34 @@ def test_what_several_threads_tell_the_host_at_once_arrives_whole() -> None:
         heard.append(ours.recv())
 
     assert all(message["error"] == said[message["name"]] for message in heard)
+
+
+class Drawer:
+    """Has a source of its own, and knows whether it is open."""
+
+    topics = ("t",)
+    is_open = False
+
+    @axe.hookimpl
+    def open_source(self) -> Drawer:
+        self.is_open = True
+        return self
+
+    def close(self) -> None:
+        self.is_open = False
+
+    @axe.hookimpl
+    def on_event(self) -> None:
+        pass
+
+
+def test_the_source_of_a_processor_that_cannot_begin_is_closed(tmp_path: Path) -> None:
+    config = load({"source": "drawer:", "state": f"sqlite:{tmp_path}", "topics": {"t": {"decode": ["jsn"]}}})
+    found = Found(name="p", value="m:p", distribution="axe-p", version="1", group=PROCESSORS)
+    ours, theirs = multiprocessing.Pipe()
+    drawer = Drawer()
+
+    _Worker([found], [], config, theirs, until_end=False)._start(bind(config, "p", drawer))
+
+    assert ours.recv()["kind"] == "broken"
+    assert not drawer.is_open

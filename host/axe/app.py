@@ -141,7 +141,7 @@ class App:
             get_logger().info("processor is disabled", processor=name)
         try:
             self._lock(enabled)
-            self._runners = [self._runner(processor, until_end=until_end) for processor in enabled]
+            self._runners = self._made(enabled, until_end=until_end)
         except BaseException:
             self._end()
             raise
@@ -163,16 +163,20 @@ class App:
             if lock is not None:
                 self._locks.callback(lock.close)
 
-    def _runner(self, processor: Processor, *, until_end: bool) -> Runner:
-        return Runner(
-            processor,
-            self._place.store(processor.name),
-            self.source(processor),
-            self.config,
-            until_end=until_end,
-            retry_failed=True,
-            alone=self._place.of(processor.name).host_is_alone,
-        )
+    def _made(self, processors: Iterable[Processor], *, until_end: bool) -> list[Runner]:
+        """Make the runners, all of them or none: sources that nobody would read are closed again."""
+        with ExitStack() as opened:
+            runners = []
+            for processor in processors:
+                source = self.source(processor)
+                opened.callback(source.close)
+                store, alone = self._place.store(processor.name), self._place.of(processor.name).host_is_alone
+                runners.append(
+                    Runner(processor, store, source, self.config, until_end=until_end, retry_failed=True, alone=alone)
+                )
+            # From here on each runner closes its own.
+            opened.pop_all()
+        return runners
 
     def _wait(self) -> None:
         for thread in self._threads:

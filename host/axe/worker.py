@@ -128,19 +128,22 @@ class _Worker:
         return None
 
     def _start(self, processor: Processor) -> None:
-        name = processor.name
+        name, source = processor.name, None
         try:
-            place = self._places.of(name)
+            place, store = self._places.of(name), self._places.store(name)
+            source = assembly.source(self._config, name, self._places, processor)
             runner = Runner(
                 processor,
-                self._places.store(name),
-                assembly.source(self._config, name, self._places, processor),
+                store,
+                source,
                 self._config,
                 until_end=self._until_end,
                 alone=place.host_is_alone,
                 on_status=functools.partial(self._on_status, name),
             )
         except AxeError as error:
+            if source is not None:
+                source.close()
             [found] = [found for found in self._found if found.name == name]
             self._tell("broken", name, found=found, error=str(error))
             return
