@@ -331,3 +331,16 @@ def test_where_one_processor_cannot_begin_the_sources_of_all_are_closed_and_the_
     other = an_app(tmp_path, topic)
     other.processors.add(id="p", topic="t", handler=_count)
     other.start(until_end=True)
+
+
+def test_a_folder_that_is_written_in_two_ways_is_one(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["t"])
+    own = {"q": {"state": f"sqlite:{tmp_path}/elsewhere/../state"}}
+    (tmp_path / "elsewhere").mkdir()
+    app = an_app(tmp_path, topic, processors=own)
+    for name in ("p", "q"):
+        app.processors.add(id=name, topic="t", handler=_count)
+
+    app.start(until_end=True)
+
+    assert {name: dict(one.state) for name, one in app.processors.items()} == {"p": {"n": 3}, "q": {"n": 3}}

@@ -157,8 +157,7 @@ class App:
 
     def _lock(self, processors: Iterable[Processor]) -> None:
         """Say that a host runs at each place: beside ``axe run`` both would take the positions over in turns."""
-        places = {id(place): place for place in (self._place.of(one.name) for one in processors)}
-        for place in places.values():
+        for place in self._place.distinct(one.name for one in processors):
             lock = place.host_lock()
             if lock is not None:
                 self._locks.callback(lock.close)
