@@ -17,6 +17,8 @@ from .event import Failure, Rejection
 from .handles import Processors, Topics
 from .hooks import hookimpl
 from .log import get_logger
+from .places import Places
+from .plugins import installed_plugins
 from .processor import Processor
 from .runner import Runner
 from .sources import Source
@@ -54,7 +56,7 @@ class App:
     def __init__(self, config: str | Path | Mapping[str, Any] | None = None, *, discover: bool = False) -> None:
         self.config: Config = load(config)
         self._callbacks = _Callbacks()
-        self._place = assembly.Places(self.config)
+        self._place = Places(self.config)
         self.plugins: tuple[tuple[str, Any], ...] = (("axe-app", self._callbacks),)
         self.processors = Processors(self)
         self.topics = Topics(self)
@@ -63,7 +65,7 @@ class App:
         self._locks = ExitStack()
         self._stop_asked = self._has_ended = False
         if discover:
-            self.plugins += tuple(assembly.installed_plugins(self.config))
+            self.plugins += tuple(installed_plugins(self.config))
             for processor in assembly.installed(self.config, self.plugins):
                 self.processors.keep(processor)
 

@@ -17,11 +17,12 @@ from typing import Any
 
 import msgspec
 
-from . import assembly
 from .config import NAME, Config, did_you_mean, tls_warnings
 from .discovery import PLUGINS, Found, FoundStatus, discover
 from .errors import ConfigError
 from .log import get_logger
+from .places import Places
+from .plugins import uses
 from .probe import import_limit_s, no_end
 from .process import Group, Import, WorkerProcess, start_fork_server
 from .rows import Rows
@@ -68,7 +69,7 @@ class Host:
         self._log = get_logger()
         start_fork_server()
 
-        self._places = assembly.Places(config)
+        self._places = Places(config)
         self._signals = 0
         self._again = False
         found = discover(config)
@@ -147,9 +148,7 @@ class Host:
         for group in self._groups:
             self._launch(group)
         names = [found.name for group in self._groups for found in group.members]
-        self._services.probe(
-            [one for one in self._plugins if not any(assembly.uses(self.config, name, one) for name in names)]
-        )
+        self._services.probe([one for one in self._plugins if not any(uses(self.config, name, one) for name in names)])
 
     def _main_loop(self) -> None:
         while self._signals == 0 and (

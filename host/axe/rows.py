@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Any
 
-from .assembly import Places
 from .config import NAME
 from .discovery import PLUGINS, Found
 from .errors import AxeError
 from .log import get_logger
+from .places import Places
 
 
 class Rows:

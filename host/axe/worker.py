@@ -21,6 +21,8 @@ from . import assembly, log
 from .config import Config
 from .discovery import Found, load, load_plugin
 from .errors import AxeError
+from .places import Places
+from .plugins import uses
 from .processor import Processor, Status
 from .runner import Runner
 
@@ -67,7 +69,7 @@ class _Worker:
         # Connections take one writer at a time, and runners speak from their threads.
         self._line = line
         self._speaking = threading.Lock()
-        self._places = assembly.Places(config)
+        self._places = Places(config)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = False
@@ -104,7 +106,7 @@ class _Worker:
     def _bind(self, found: Found) -> Processor | None:
         plugins = []
         for plugin in self._plugins:
-            if assembly.uses(self._config, found.name, plugin):
+            if uses(self._config, found.name, plugin):
                 settings = self._config.plugins.get(plugin.name, {})
                 made = self._imported(plugin, functools.partial(load_plugin, plugin, settings))
                 plugins += [] if made is None else [(plugin.name, made)]

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from ..errors import AxeError, ConfigError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from ..assembly import Places
     from ..config import Config
     from ..discovery import Discovered, Found
+    from ..places import Places
     from ..probe import Probed
     from ..sources import Source
     from ..store import Store
@@ -56,7 +56,7 @@ class Session:
     @cached_property
     def places(self) -> Places:
         """Where the databases are."""
-        from ..assembly import Places
+        from ..places import Places
 
         # A URL that is not built in brings the code of a plugin into this process.
         self.guard_stdout()
