@@ -10,12 +10,13 @@ import axe
 from axe.assembly import bind
 from axe.config import load
 from axe.discovery import PROCESSORS, Found
+from axe.plugins import Plugins
 from axe.worker import _Worker
 
 
 def test_what_several_threads_tell_the_host_at_once_arrives_whole() -> None:
     ours, theirs = multiprocessing.Pipe()
-    worker = _Worker([], [], load({"source": "memory:", "state": "memory:"}), theirs, until_end=False)
+    worker = _Worker([], Plugins(), load({"source": "memory:", "state": "memory:"}), theirs, until_end=False)
     # More than the line takes at once, so that a message is written in several pieces.
     said = {str(number): str(number) * 200_000 for number in range(4)}
 
@@ -59,7 +60,7 @@ def test_the_source_of_a_processor_that_cannot_begin_is_closed(tmp_path: Path) -
     ours, theirs = multiprocessing.Pipe()
     drawer = Drawer()
 
-    _Worker([found], [], config, theirs, until_end=False)._start(bind(config, "p", drawer))
+    _Worker([found], Plugins.unseen(config), config, theirs, until_end=False)._start(bind(config, "p", drawer))
 
     assert ours.recv()["kind"] == "broken"
     assert not drawer.is_open

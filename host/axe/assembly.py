@@ -11,7 +11,6 @@ from .errors import PluginError
 from .hooks import first_answer
 from .log import get_logger
 from .places import Places
-from .plugins import hooks_of_host
 from .processor import Processor
 from .sources import BUILT_IN, Source, open_source
 
@@ -22,7 +21,7 @@ def source(config: Config, name: str, places: Places, processor: Processor | Non
     if processor is not None:
         opened = first_answer(processor.hooks, "open_source", config.plugins, url=config.source)
     if opened is None and config.source.partition(":")[0] not in BUILT_IN:
-        opened = first_answer(hooks_of_host(config, "open_source"), "open_source", config.plugins, url=config.source)
+        opened = places.openers.ask("open_source", config.source)
     if opened is not None:
         return opened
     group = config.processor(name).group or f"axe.{places.of(name).name}.{name}"

@@ -21,9 +21,9 @@ from .config import NAME, Config, did_you_mean, tls_warnings
 from .discovery import PLUGINS, Found, FoundStatus, discover
 from .errors import ConfigError
 from .log import get_logger
-from .places import Places
-from .plugins import uses
-from .probe import import_limit_s, no_end
+from .places import Places, all_built_in
+from .plugins import Plugins, uses
+from .probe import Probed, import_limit_s, no_end, probe, seen
 from .process import Group, Import, WorkerProcess, start_fork_server
 from .rows import Rows
 from .services import Services
@@ -69,18 +69,32 @@ class Host:
         self._log = get_logger()
         start_fork_server()
 
-        self._places = Places(config)
         self._signals = 0
         self._again = False
         found = discover(config)
-        self._plugins = [one for one in found.plugins if one.status is FoundStatus.FOUND]
+        self._plugins, self._probed = self._looked_at(found.plugins)
+        self._places = Places(config, lambda: self._plugins)
         self._rows = Rows(self._places)
         self._services = Services(self, config, self._rows.broken, given_up=lambda: self._signals > 0)
         self._groups: list[Group] = []
         self._choose(list(found.processors), only)
         for one in found.plugins:
+            probed = self._probed.get(one.name)
             if one.status is FoundStatus.BROKEN:
                 self._rows.broken(one, one.reason or "")
+            elif one.status is FoundStatus.FOUND and probed is not None and probed.reason is not None:
+                self._rows.broken(one, probed.reason)
+
+    def _looked_at(self, found: Sequence[Found]) -> tuple[Plugins, dict[str, Probed]]:
+        """Tell which packages may be used, and import those aside that may have to open what is not built in.
+
+        An import that ends its process, or does not end, would take the host with it.
+        """
+        usable = tuple(one for one in found if one.status is FoundStatus.FOUND)
+        if all_built_in(self.config):
+            return Plugins(usable), {}
+        probed = probe(self.config.path, [(PLUGINS, one.name) for one in usable])
+        return seen(usable, probed), probed
 
     def _choose(self, found: list[Found], only: Sequence[str] | None) -> None:
         if not found:
@@ -148,7 +162,8 @@ class Host:
         for group in self._groups:
             self._launch(group)
         names = [found.name for group in self._groups for found in group.members]
-        self._services.probe([one for one in self._plugins if not any(uses(self.config, name, one) for name in names)])
+        unused = [one for one in self._plugins.usable if not any(uses(self.config, name, one) for name in names)]
+        self._services.probe(unused, known=self._probed)
 
     def _main_loop(self) -> None:
         while self._signals == 0 and (
@@ -286,6 +301,6 @@ class Host:
         """Run on without a plugin: no worker that is started from now on imports it."""
         self._rows.broken(found, reason)
         if found.group == PLUGINS:
-            self._plugins = [plugin for plugin in self._plugins if plugin.name != found.name]
+            self._plugins = self._plugins.without(found.name)
         else:
             group.done.add(found.name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -11,23 +12,36 @@ from typing import Any
 from .config import NAME, Config, masked_url
 from .discovery import discover
 from .errors import StoreError, StoreMissing
-from .hooks import first_answer
-from .plugins import hooks_of_host
+from .plugins import Openers, Plugins
+from .sources import BUILT_IN
 from .store import Place, SqlStore, Store, is_built_in, open_place, unknown_kind
 
 
-class Places:
-    """The places of a configuration: one for all processors, or one that a processor's own `state` names."""
+def all_built_in(config: Config) -> bool:
+    """Tell whether every URL of a configuration is of a kind that needs no package of ``axe.plugins``."""
+    states = {config.state, *(one.state for one in config.processors.values() if one.state is not None)}
+    return config.source.partition(":")[0] in BUILT_IN and all(map(is_built_in, states))
 
-    def __init__(self, config: Config) -> None:
+
+class Places:
+    """The places of a configuration: one for all processors, or one that a processor's own `state` names.
+
+    ``plugins`` is asked, once such a URL is met, for the packages that may open it: by itself for every one
+    that is installed, as it is imported into this process.
+    """
+
+    def __init__(self, config: Config, plugins: Callable[[], Plugins] | None = None) -> None:
         self._config = config
+        self.openers = Openers(config, plugins or functools.partial(Plugins.unseen, config))
         self._open: dict[str, Place | PluginPlace] = {}
 
     def of(self, processor: str | None = None) -> Place | PluginPlace:
         """Return the place of a processor, or the common one."""
         url = self._config.state if processor is None else _state_of(processor, self._config)
         if url not in self._open:
-            self._open[url] = open_place(url, self._config.base) if is_built_in(url) else PluginPlace(url, self._config)
+            built_in = is_built_in(url)
+            place = open_place(url, self._config.base) if built_in else PluginPlace(url, self._config, self.openers)
+            self._open[url] = place
         return self._open[url]
 
     def store(self, processor: str) -> Store:
@@ -89,9 +103,10 @@ class PluginPlace:
     host_is_alone = False
     """Nobody can tell, so rows of other workers are left alone."""
 
-    def __init__(self, url: str, config: Config) -> None:
+    def __init__(self, url: str, config: Config, openers: Openers) -> None:
         self._url = url
         self._config = config
+        self._openers = openers
 
     @property
     def name(self) -> str:
@@ -117,20 +132,15 @@ class PluginPlace:
 
         Raises:
             ConfigError: no plugin knows the URL.
+            PluginError: likewise, and a broken one may.
         """
-        found: Store | None = first_answer(
-            self._hooks, "open_store", self._config.plugins, url=self._url, processor=processor
-        )
+        found: Store | None = self._openers.ask("open_store", self._url, processor=processor)
         if found is None:
             raise unknown_kind(self._url)
         return found
 
     def host_lock(self) -> None:
         """Take none: who may write is for the store to tell, by owner and epoch."""
-
-    @cached_property
-    def _hooks(self) -> Any:
-        return hooks_of_host(self._config, "open_store")
 
     @cached_property
     def _candidates(self) -> list[str]:

@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from .config import Config
 from .discovery import Found, FoundStatus, discover, load, load_plugin
 from .errors import PluginError
-from .hooks import new_plugin_manager, register
+from .hooks import first_answer, new_plugin_manager, register
 from .log import get_logger
+
+
+class Plugins(NamedTuple):
+    """The packages that may be used, and those of them that open URLs which are not built in."""
+
+    usable: tuple[Found, ...] = ()
+    open_source: tuple[Found, ...] = ()
+    open_store: tuple[Found, ...] = ()
+    faults: tuple[str, ...] = ()
+    """What is wrong with others, which may open something, too."""
+
+    @classmethod
+    def unseen(cls, config: Config) -> Plugins:
+        """Take all that are installed, for a process that imports them whatever comes of it."""
+        found = tuple(one for one in discover(config).plugins if one.status is FoundStatus.FOUND)
+        return cls(usable=found, open_source=found, open_store=found)
+
+    def without(self, name: str) -> Plugins:
+        """Leave one of them out."""
+        usable, sources, stores = (tuple(one for one in these if one.name != name) for these in self[:3])
+        return Plugins(usable, sources, stores, self.faults)
 
 
 def uses(config: Config, processor: str, plugin: Found) -> bool:
@@ -51,20 +72,39 @@ def installed_plugins(config: Config) -> list[tuple[str, Any]]:
     return load_plugins(config, discover(config).plugins, "")
 
 
-def hooks_of_host(config: Config, hook: str) -> Any:
-    """Gather the installed plugins that have a hook; the others are imported, and not made.
+class Openers:
+    """The packages that open what is not built in; they are imported when such a URL is met, and not before."""
 
-    Raises:
-        PluginError: nobody has the hook, and it may be that a broken plugin should.
-    """
-    manager = new_plugin_manager()
-    broken: list[str] = []
+    def __init__(self, config: Config, plugins: Callable[[], Plugins]) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._made: dict[str, tuple[Any, list[str]]] = {}
 
-    def leave_out(_: Found, reason: str) -> None:
-        broken.append(reason)
+    def ask(self, hook: str, url: str, **given: Any) -> Any:
+        """Ask the packages that have ``open_source`` or ``open_store`` in turn; None where none knows the URL.
 
-    for name, plugin in load_plugins(config, discover(config).plugins, "", having=hook, on_broken=leave_out):
-        register(manager, plugin, name)
-    if broken and not getattr(manager.hook, hook).get_hookimpls():
-        raise PluginError("; ".join(broken))
-    return manager
+        Raises:
+            PluginError: one of them failed; or none of them knows the URL, and a broken one may.
+        """
+        if hook not in self._made:
+            self._made[hook] = self._make(hook)
+        manager, faults = self._made[hook]
+        answer = first_answer(manager, hook, self._config.plugins, url=url, **given)
+        if answer is None and faults:
+            # Only the scheme is shown: the rest may hold a password.
+            what = f'`{"source" if hook == "open_source" else "state"}` "{url.partition(":")[0]}:"'
+            message = f"no plugin that works knows the {what}; broken: {'; '.join(faults)}"
+            raise PluginError(message)
+        return answer
+
+    def _make(self, hook: str) -> tuple[Any, list[str]]:
+        plugins = self._plugins()
+        manager, faults = new_plugin_manager(), list(plugins.faults)
+
+        def leave_out(_: Found, reason: str) -> None:
+            faults.append(reason)
+
+        having = getattr(plugins, hook)
+        for name, plugin in load_plugins(self._config, having, "", having=hook, on_broken=leave_out):
+            register(manager, plugin, name)
+        return manager, faults

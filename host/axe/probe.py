@@ -18,9 +18,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+if TYPE_CHECKING:
+    from .discovery import Found
+    from .plugins import Plugins
 
 LIMIT_S = 30.0
 _LOOK_S = 0.01
@@ -85,6 +89,19 @@ def probe(
             for child in running:
                 child.kill()
     return found
+
+
+def seen(found: Sequence[Found], probed: Mapping[str, Probed]) -> Plugins:
+    """Tell from the probes of packages of ``axe.plugins`` which of them may be used, and for what."""
+    from .plugins import Plugins
+
+    faults = [(one, probed[one.name].reason) for one in found]
+    return Plugins(
+        usable=tuple(one for one, reason in faults if reason is None),
+        open_source=tuple(one for one in found if "open_source" in probed[one.name].hooks),
+        open_store=tuple(one for one in found if "open_store" in probed[one.name].hooks),
+        faults=tuple(said if said.startswith(str(one)) else f"{one}: {said}" for one, said in faults if said),
+    )
 
 
 class _Child:

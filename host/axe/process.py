@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from .config import Config
 from .discovery import Found
+from .plugins import Plugins
 from .probe import ended_process
 
 _REAPED_S = 1.0
@@ -40,7 +41,7 @@ class WorkerProcess:
     def __init__(
         self,
         members: Sequence[Found],
-        plugins: Sequence[Found],
+        plugins: Plugins,
         config: Config,
         *,
         until_end: bool,
@@ -52,7 +53,7 @@ class WorkerProcess:
         ours, theirs = multiprocessing.Pipe()
         self._process: Any = context.Process(
             target=work,
-            args=(list(members), list(plugins), config, theirs),
+            args=(list(members), plugins, config, theirs),
             kwargs={"until_end": until_end, "debug": debug},
         )
         with _no_main(), _signals_blocked():

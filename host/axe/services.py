@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from .config import Config
@@ -51,15 +51,19 @@ class Services:
         """Whether a probe is under way, so that there may be services to come."""
         return self._probing is not None
 
-    def probe(self, plugins: Sequence[Found]) -> None:
-        """Learn about packages while the workers start; ``hear`` starts what they have."""
+    def probe(self, plugins: Sequence[Found], known: Mapping[str, Probed]) -> None:
+        """Learn about packages that are not known yet, while the workers start; ``hear`` starts what they have."""
+        unknown = [one for one in plugins if one.name not in known]
+        for one in plugins:
+            if one.name in known:
+                self._probed.put((one, known[one.name]))
         if not plugins:
             return
 
         def learn() -> None:
-            asked = [(PLUGINS, one.name) for one in plugins]
+            asked = [(PLUGINS, one.name) for one in unknown]
             probed = probe(self._config.path, asked, given_up=self._given_up)
-            for one in plugins:
+            for one in unknown:
                 if one.name in probed:
                     self._probed.put((one, probed[one.name]))
 

@@ -22,7 +22,7 @@ from .config import Config
 from .discovery import Found, load, load_plugin
 from .errors import AxeError
 from .places import Places
-from .plugins import uses
+from .plugins import Plugins, uses
 from .processor import Processor, Status
 from .runner import Runner
 
@@ -42,7 +42,7 @@ STUCK_EXIT_CODE = 70
 
 def work(
     processors: list[Found],
-    plugins: list[Found],
+    plugins: Plugins,
     config: Config,
     line: connection.Connection,
     *,
@@ -58,7 +58,7 @@ class _Worker:
     def __init__(
         self,
         processors: list[Found],
-        plugins: list[Found],
+        plugins: Plugins,
         config: Config,
         line: connection.Connection,
         *,
@@ -69,7 +69,7 @@ class _Worker:
         # Connections take one writer at a time, and runners speak from their threads.
         self._line = line
         self._speaking = threading.Lock()
-        self._places = Places(config)
+        self._places = Places(config, lambda: plugins)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = False
@@ -105,7 +105,7 @@ class _Worker:
 
     def _bind(self, found: Found) -> Processor | None:
         plugins = []
-        for plugin in self._plugins:
+        for plugin in self._plugins.usable:
             if uses(self._config, found.name, plugin):
                 settings = self._config.plugins.get(plugin.name, {})
                 made = self._imported(plugin, functools.partial(load_plugin, plugin, settings))

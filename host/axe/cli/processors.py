@@ -77,11 +77,10 @@ def described(session: Session) -> list[dict[str, Any]]:
 
 def described_plugins(session: Session) -> list[dict[str, Any]]:
     """Describe every installed package of ``axe.plugins``; each import runs aside."""
-    from ..discovery import PLUGINS, FoundStatus
-    from ..probe import Probed, probe
+    from ..discovery import FoundStatus
+    from ..probe import Probed
 
-    found = session.discovered.plugins
-    probed = probe(session.config.path, [(PLUGINS, one.name) for one in found if one.status is FoundStatus.FOUND])
+    found, probed = session.discovered.plugins, session.probed_plugins
     rows: list[dict[str, Any]] = []
     for one in found:
         status, what = one.status.value, Probed(reason=one.reason)
