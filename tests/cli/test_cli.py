@@ -716,3 +716,12 @@ def test_run_exits_1_when_a_processor_fails_though_another_ran(project: Project)
     assert "stopped" in done.stdout
     assert "failed" in done.stdout
     assert project.json("state", "counter") == {"count": 1}
+
+
+def test_debug_shows_the_debug_lines_of_workers(project: Project) -> None:
+    project.install("counter", "import logging" + NOISY.replace("print(", 'logging.getLogger("axe.counter").debug('))
+    project.publish("studies", {"n": 1})
+
+    assert "an event" in project.axe("run", "--until-end", "--debug").stderr
+    project.publish("studies", {"n": 2})
+    assert "an event" not in project.axe("run", "--until-end").stderr

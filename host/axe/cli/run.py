@@ -41,7 +41,10 @@ def run(
     start_fork_server()
     names = _runnable(session, only or [])
     with _progress(session, shown=until_end) as on_progress:
-        result = Host(session.config, only=names or None, until_end=until_end, on_progress=on_progress).run()
+        host = Host(
+            session.config, only=names or None, until_end=until_end, on_progress=on_progress, debug=session.debug
+        )
+        result = host.run()
     _show(session, result)
     return result.exit_code
 
