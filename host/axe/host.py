@@ -50,7 +50,7 @@ class Host:
     """Runs what is installed, each processor in a worker process of its own unless configured otherwise.
 
     Raises:
-        ConfigError: nothing is installed, or ``only`` names what is not.
+        ConfigError: nothing is installed, ``only`` names what is not, or AXE_PROBE_S is no limit.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class Host:
         self._debug = debug
         self._on_progress = on_progress
         self._log = get_logger()
+        self._import_limit_s = import_limit_s()
         start_fork_server()
 
         self._signals = 0
@@ -256,13 +257,12 @@ class Host:
             self._services.start(found)
 
     def _tend(self, group: Group) -> None:
-        if group.worker is not None and not group.worker.is_alive():
+        worker, importing, limit_s = group.worker, group.importing, self._import_limit_s
+        if worker is not None and not worker.is_alive():
             self._collect(group)
-        elif group.worker is not None and group.importing is not None:
-            limit_s = import_limit_s()
-            if time.monotonic() - group.importing.since > limit_s:
-                group.worker.kill()
-                self._collect(group, fault=no_end(limit_s))
+        elif worker is not None and importing is not None and time.monotonic() - importing.since > limit_s:
+            worker.kill()
+            self._collect(group, fault=no_end(limit_s))
         if group.restart_at is not None and time.monotonic() >= group.restart_at:
             self._launch(group)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
 import shutil
 import signal
@@ -21,6 +22,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from .errors import AxeError, ConfigError
 
 if TYPE_CHECKING:
     from .discovery import Found
@@ -42,8 +45,17 @@ class Probed(NamedTuple):
 
 
 def import_limit_s() -> float:
-    """Return how long the import of one plugin may take; AXE_PROBE_S sets it."""
-    return float(os.environ.get("AXE_PROBE_S") or LIMIT_S)
+    """Return how long the import of one plugin may take; AXE_PROBE_S sets it.
+
+    Raises:
+        ConfigError: that is no number of seconds.
+    """
+    said = os.environ.get("AXE_PROBE_S") or str(LIMIT_S)
+    with contextlib.suppress(ValueError):
+        if 0 < (limit_s := float(said)) < math.inf:
+            return limit_s
+    message = f"AXE_PROBE_S: expected a number of seconds above 0, got {said!r}"
+    raise ConfigError(message)
 
 
 def no_end(limit_s: float) -> str:
@@ -194,8 +206,6 @@ def _main(request: str) -> NoReturn:
     try:
         probed = _learn(config, group, name)
     except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, it is the finding
-        from .errors import AxeError
-
         said = " ".join(str(error).split())
         probed = Probed(reason=said if isinstance(error, AxeError) else f"{type(error).__name__}: {said}")
     aside = Path(f"{result}.new")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from fnmatch import fnmatchcase
 
 import pytest
 
@@ -55,6 +56,32 @@ def test_wrong_usage_is_one_line_and_exit_code_2(project: Project, words: list[s
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("axe: ")
     assert one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--only"], "axe: option '--only' * argument; see axe run --help"),
+        (["rejections", "list", "--limit"], "axe: option '--limit' * argument; see axe rejections list --help"),
+        (["--json", "--config", "run", "status", "--watc"], "axe: no such option: --watc*ee axe status --help"),
+        (["status", "--config"], "axe: option '--config' * argument; see axe --help"),
+        (["statu"], "axe: no such command 'statu'*[;?] [sS]ee axe --help"),
+        (["pause"], "axe: missing argument 'NAME'; see axe pause --help"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong_and_where_the_help_is(project: Project, words: list[str], said: str) -> None:
+    assert fnmatchcase(project.axe(*words).stderr, f"{said}\n")
+
+
+@pytest.mark.parametrize("limit", ["soon", "0", "-1", "nan", "inf"])
+def test_a_limit_of_imports_that_is_none_is_one_line_and_exit_code_2(project: Project, limit: str) -> None:
+    project.install("counter")
+
+    done = project.axe("processors", env={"AXE_PROBE_S": limit})
+
+    assert done.returncode == 2
+    assert one_line(done.stderr)
+    assert "AXE_PROBE_S: expected a number of seconds above 0" in done.stderr
 
 
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(project: Project) -> None:
