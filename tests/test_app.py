@@ -13,7 +13,7 @@ import pytest
 import axe
 from axe import TopicPartition
 from axe.errors import ConfigError
-from axe.sources.memory import MemoryLog, memory_log
+from axe.sources.memory import MemoryLog, MemorySource, memory_log
 
 
 def _count(event: axe.Event, state: Any) -> None:
@@ -288,3 +288,59 @@ def test_where_everything_is_disabled_there_is_nothing_to_run(tmp_path: Path, to
 
     with pytest.raises(ConfigError, match=r"`enabled = false` in the table of off"):
         app.start()
+
+
+class NotedSource(MemorySource):
+    """A reader of a log in memory that notes whether it is open."""
+
+    is_open = True
+
+    def close(self) -> None:
+        self.is_open = False
+        super().close()
+
+
+class Opening:
+    """Reads from sources of its own, and knows them."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self.log, self.opened = log, list[NotedSource]()
+
+    @axe.hookimpl
+    def open_source(self) -> NotedSource:
+        self.opened.append(NotedSource(self.log))
+        return self.opened[-1]
+
+    @axe.hookimpl
+    def on_event(self, event: axe.Event, state: axe.State) -> None:
+        _count(event, state)
+
+
+def test_where_one_processor_cannot_begin_the_sources_of_all_are_closed_and_the_folder_is_free(
+    tmp_path: Path, topic: str
+) -> None:
+    opening = Opening(filled(topic, ["t", "sick"]))
+    app = an_app(tmp_path, topic, topics={"sick": {"decode": ["jsn"]}})
+    app.processors.add(id="p", topic="t", handler=opening)
+    app.processors.add(id="q", topic="sick", handler=opening)
+
+    with pytest.raises(ConfigError, match='did you mean "json"'):
+        app.start(until_end=True)
+
+    assert [source.is_open for source in opening.opened] == [False, False]
+    other = an_app(tmp_path, topic)
+    other.processors.add(id="p", topic="t", handler=_count)
+    other.start(until_end=True)
+
+
+def test_a_folder_that_is_written_in_two_ways_is_one(tmp_path: Path, topic: str) -> None:
+    filled(topic, ["t"])
+    own = {"q": {"state": f"sqlite:{tmp_path}/elsewhere/../state"}}
+    (tmp_path / "elsewhere").mkdir()
+    app = an_app(tmp_path, topic, processors=own)
+    for name in ("p", "q"):
+        app.processors.add(id=name, topic="t", handler=_count)
+
+    app.start(until_end=True)
+
+    assert {name: dict(one.state) for name, one in app.processors.items()} == {"p": {"n": 3}, "q": {"n": 3}}

@@ -10,15 +10,24 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from .errors import AxeError, ConfigError
+
+if TYPE_CHECKING:
+    from .discovery import Found
+    from .plugins import Plugins
 
 LIMIT_S = 30.0
 _LOOK_S = 0.01
@@ -36,8 +45,17 @@ class Probed(NamedTuple):
 
 
 def import_limit_s() -> float:
-    """Return how long the import of one plugin may take; AXE_PROBE_S sets it."""
-    return float(os.environ.get("AXE_PROBE_S") or LIMIT_S)
+    """Return how long the import of one plugin may take; AXE_PROBE_S sets it.
+
+    Raises:
+        ConfigError: that is no number of seconds.
+    """
+    said = os.environ.get("AXE_PROBE_S") or str(LIMIT_S)
+    with contextlib.suppress(ValueError):
+        if 0 < (limit_s := float(said)) < math.inf:
+            return limit_s
+    message = f"AXE_PROBE_S: expected a number of seconds above 0, got {said!r}"
+    raise ConfigError(message)
 
 
 def no_end(limit_s: float) -> str:
@@ -85,6 +103,19 @@ def probe(
     return found
 
 
+def seen(found: Sequence[Found], probed: Mapping[str, Probed]) -> Plugins:
+    """Tell from the probes of packages of ``axe.plugins`` which of them may be used, and for what."""
+    from .plugins import Plugins
+
+    faults = [(one, probed[one.name].reason) for one in found]
+    return Plugins(
+        usable=tuple(one for one, reason in faults if reason is None),
+        open_source=tuple(one for one in found if "open_source" in probed[one.name].hooks),
+        open_store=tuple(one for one in found if "open_store" in probed[one.name].hooks),
+        faults=tuple(said if said.startswith(str(one)) else f"{one}: {said}" for one, said in faults if said),
+    )
+
+
 class _Child:
     def __init__(self, config: Path | None, group: str, name: str, result: Path, limit_s: float) -> None:
         self.name = name
@@ -96,7 +127,7 @@ class _Child:
         request = json.dumps([str(config) if config else None, group, name, str(result), limit_s])
         self._process = subprocess.Popen(  # noqa: S603 - our own interpreter
             [sys.executable, "-P", "-m", "axe.probe", request],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: its end is ours
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": path},
@@ -123,6 +154,8 @@ class _Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 def _learn(config_path: str | None, group: str, name: str) -> Probed:
@@ -149,16 +182,30 @@ def _learn(config_path: str | None, group: str, name: str) -> Probed:
     return Probed(tuple(topics), processor.version)
 
 
+def _end_with_parent(folder: Path) -> None:
+    """End, with what the import started, when nobody waits for the result any more."""
+    # The plugin gets a stdin on which there is nothing.
+    parent, nothing = os.dup(0), os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+
+    def wait() -> None:
+        os.read(parent, 1)
+        shutil.rmtree(folder, ignore_errors=True)
+        os.killpg(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="axe parent", daemon=True).start()
+
+
 def _main(request: str) -> NoReturn:
     config, group, name, result, limit_s = json.loads(request)
-    # Should the parent be gone by then, nobody else ends us.
+    _end_with_parent(Path(result).parent)
+    # An import may hold the interpreter so that no thread of ours runs.
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.setitimer(signal.ITIMER_REAL, limit_s + _GRACE_S)
     try:
         probed = _learn(config, group, name)
     except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, it is the finding
-        from .errors import AxeError
-
         said = " ".join(str(error).split())
         probed = Probed(reason=said if isinstance(error, AxeError) else f"{type(error).__name__}: {said}")
     aside = Path(f"{result}.new")

@@ -21,6 +21,8 @@ from . import assembly, log
 from .config import Config
 from .discovery import Found, load, load_plugin
 from .errors import AxeError
+from .places import Places
+from .plugins import Plugins, uses
 from .processor import Processor, Status
 from .runner import Runner
 
@@ -40,7 +42,7 @@ STUCK_EXIT_CODE = 70
 
 def work(
     processors: list[Found],
-    plugins: list[Found],
+    plugins: Plugins,
     config: Config,
     line: connection.Connection,
     *,
@@ -56,7 +58,7 @@ class _Worker:
     def __init__(
         self,
         processors: list[Found],
-        plugins: list[Found],
+        plugins: Plugins,
         config: Config,
         line: connection.Connection,
         *,
@@ -67,7 +69,7 @@ class _Worker:
         # Connections take one writer at a time, and runners speak from their threads.
         self._line = line
         self._speaking = threading.Lock()
-        self._places = assembly.Places(config)
+        self._places = Places(config, lambda: plugins)
         self._runners: dict[str, Runner] = {}
         self._threads: list[threading.Thread] = []
         self._stopping = False
@@ -103,8 +105,8 @@ class _Worker:
 
     def _bind(self, found: Found) -> Processor | None:
         plugins = []
-        for plugin in self._plugins:
-            if assembly.uses(self._config, found.name, plugin):
+        for plugin in self._plugins.usable:
+            if uses(self._config, found.name, plugin):
                 settings = self._config.plugins.get(plugin.name, {})
                 made = self._imported(plugin, functools.partial(load_plugin, plugin, settings))
                 plugins += [] if made is None else [(plugin.name, made)]
@@ -128,19 +130,22 @@ class _Worker:
         return None
 
     def _start(self, processor: Processor) -> None:
-        name = processor.name
+        name, source = processor.name, None
         try:
-            place = self._places.of(name)
+            place, store = self._places.of(name), self._places.store(name)
+            source = assembly.source(self._config, name, self._places, processor)
             runner = Runner(
                 processor,
-                self._places.store(name),
-                assembly.source(self._config, name, self._places, processor),
+                store,
+                source,
                 self._config,
                 until_end=self._until_end,
                 alone=place.host_is_alone,
                 on_status=functools.partial(self._on_status, name),
             )
         except AxeError as error:
+            if source is not None:
+                source.close()
             [found] = [found for found in self._found if found.name == name]
             self._tell("broken", name, found=found, error=str(error))
             return

@@ -125,18 +125,6 @@ class Project:
             **options,
         )
 
-    def python(self, script: str) -> subprocess.CompletedProcess[str]:
-        """Run a script of Python where ``axe`` runs; forked processes need it to be a file."""
-        (self.folder / "script.py").write_text(script)
-        return subprocess.run(
-            [sys.executable, "-P", "script.py"],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-
     def json(self, *words: str, code: int = 0) -> Any:
         done = self.axe(*words, "--json")
         assert done.returncode == code, done.stderr

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from fnmatch import fnmatchcase
 
 import pytest
 
@@ -55,6 +56,32 @@ def test_wrong_usage_is_one_line_and_exit_code_2(project: Project, words: list[s
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("axe: ")
     assert one_line(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["run", "--only"], "axe: option '--only' * argument; see axe run --help"),
+        (["rejections", "list", "--limit"], "axe: option '--limit' * argument; see axe rejections list --help"),
+        (["--json", "--config", "run", "status", "--watc"], "axe: no such option: --watc*ee axe status --help"),
+        (["status", "--config"], "axe: option '--config' * argument; see axe --help"),
+        (["statu"], "axe: no such command 'statu'*[;?] [sS]ee axe --help"),
+        (["pause"], "axe: missing argument 'NAME'; see axe pause --help"),
+    ],
+)
+def test_wrong_usage_says_what_is_wrong_and_where_the_help_is(project: Project, words: list[str], said: str) -> None:
+    assert fnmatchcase(project.axe(*words).stderr, f"{said}\n")
+
+
+@pytest.mark.parametrize("limit", ["soon", "0", "-1", "nan", "inf"])
+def test_a_limit_of_imports_that_is_none_is_one_line_and_exit_code_2(project: Project, limit: str) -> None:
+    project.install("counter")
+
+    done = project.axe("processors", env={"AXE_PROBE_S": limit})
+
+    assert done.returncode == 2
+    assert one_line(done.stderr)
+    assert "AXE_PROBE_S: expected a number of seconds above 0" in done.stderr
 
 
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(project: Project) -> None:
@@ -182,6 +209,7 @@ def test_processors_says_what_is_blocked_and_by_what(project: Project) -> None:
     [
         ("while True: pass", "does not end"),
         ("raise SystemExit(3)", "SystemExit: 3"),
+        ("input()", "EOFError"),
         ("import os; os._exit(7)", "exit code 7"),
         ("import os; os.kill(os.getpid(), 11)", "signal 11"),
         ("raise KeyboardInterrupt", "KeyboardInterrupt"),
@@ -715,3 +743,12 @@ def test_run_exits_1_when_a_processor_fails_though_another_ran(project: Project)
     assert "stopped" in done.stdout
     assert "failed" in done.stdout
     assert project.json("state", "counter") == {"count": 1}
+
+
+def test_debug_shows_the_debug_lines_of_workers(project: Project) -> None:
+    project.install("counter", "import logging" + NOISY.replace("print(", 'logging.getLogger("axe.counter").debug('))
+    project.publish("studies", {"n": 1})
+
+    assert "an event" in project.axe("run", "--until-end", "--debug").stderr
+    project.publish("studies", {"n": 2})
+    assert "an event" not in project.axe("run", "--until-end").stderr

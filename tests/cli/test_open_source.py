@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .conftest import Project
+from .test_run_imports import FAULTS
 
 DRAWER = """
     from pathlib import Path
@@ -29,3 +32,21 @@ def test_it_is_read_by_workers_and_commands_whatever_a_processor_picks(project: 
     assert project.json("state", "counter") == {"count": 2}
     assert project.json("status")["processors"][0]["lag"] == 0
     assert project.json("reset", "counter", "--to", "earliest", "--dry-run")["plan"][0]["to"] == 0
+
+
+@pytest.mark.parametrize(("code", "reason"), FAULTS)
+def test_a_package_whose_import_takes_its_process_with_it_is_left_out_by_workers_and_commands(
+    project: Project, code: str, reason: str
+) -> None:
+    project.configure("[processors.counter]\nplugins = []\n", source="drawer:")
+    project.install("drawer", DRAWER, attribute=":Drawer", group="axe.plugins")
+    project.install("bad", code, attribute=":Bad", group="axe.plugins")
+    project.install("counter")
+    project.publish("studies", {"n": 1}, {"n": 2})
+
+    done = project.axe("run", "--until-end")
+
+    assert done.returncode == 1
+    assert done.stderr.count(reason) == 1
+    assert project.json("state", "counter") == {"count": 2}
+    assert project.json("status")["processors"][0]["lag"] == 0

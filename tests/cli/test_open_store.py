@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 
 import pytest
 
 from .conftest import COUNTER, Project
+from .test_run_imports import FAULTS
+from .test_run_plugins import SERVICE
 
 # Keeps state in a SQLite folder of its own, and lets through what the protocol names and nothing else:
 # what axe calls beside it would be missing in a store of somebody else.
@@ -176,3 +179,63 @@ def test_a_plugin_that_cannot_is_named(project: Project, old: str, new: str, sai
     assert done.returncode == 1
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- packages that must not be imported into the host unseen
+
+
+@pytest.mark.parametrize(("code", "reason"), FAULTS)
+def test_a_package_whose_import_takes_its_process_with_it_is_left_out_and_the_processors_run(
+    project: Project, code: str, reason: str
+) -> None:
+    in_vault(project)
+    project.install("bad", code, attribute=":Bad", group="axe.plugins")
+
+    done = project.axe("run", "--until-end", "--json")
+
+    assert done.returncode == 1, done.stderr
+    [row] = json.loads(done.stdout)["plugins"]
+    assert (row["name"], row["reason"]) == ("bad", f"axe-bad 1.0: {reason}")
+    assert done.stderr.count(reason) == 1
+    assert project.json("state", "counter") == {"count": 3}
+
+
+@pytest.mark.parametrize(("code", "reason"), FAULTS)
+@pytest.mark.parametrize("command", ["run", "status"])
+def test_where_the_only_one_that_may_know_the_url_does_so_it_is_named(
+    project: Project, command: str, code: str, reason: str
+) -> None:
+    in_vault(project)
+    (module,) = (path for path in project.site.glob("m_*.py") if "class Vault" in path.read_text())
+    module.write_text(code)
+
+    done = project.axe(command)
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        f'axe: no plugin that works knows the `state` "vault:"; broken: plugin vault (axe-vault 1.0): {reason}'
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_packages_without_the_hook_are_not_imported_into_a_command(project: Project) -> None:
+    in_vault(project)
+    project.install(
+        "beside",
+        "import sys\nprint('imported by', sys.argv[0], file=open('imported', 'a'))\nclass Beside: pass",
+        attribute=":Beside",
+        group="axe.plugins",
+    )
+
+    project.json("status")
+
+    assert {line.split("/")[-1] for line in (project.folder / "imported").read_text().splitlines()} == {"probe.py"}
+
+
+def test_services_of_a_package_that_no_processor_uses_start_there_too(project: Project) -> None:
+    in_vault(project, "plugins = []\n")
+    project.install("beside", SERVICE, attribute=":Service", group="axe.plugins")
+
+    project.json("run", "--until-end")
+
+    assert (project.folder / "served").read_text() == "yes"

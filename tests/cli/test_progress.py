@@ -21,18 +21,21 @@ class Clock:
         return self.now
 
 
+def said_after(seconds: float, *first: int, then: tuple[int, int]) -> str:
+    """What is said of events and lag, some seconds after it was said of the first ones."""
+    clock = Clock()
+    pace = Pace(clock)
+    pace.said(*first)
+    clock.now += seconds
+    return pace.said(*then)
+
+
 def test_at_first_there_is_neither_a_rate_nor_a_time_left() -> None:
     assert Pace(Clock()).said(0, 500) == "0 events  0/s  lag 500"
 
 
 def test_the_rate_and_the_time_left_follow_from_what_was_done_since() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    pace.said(0, 10_000)
-
-    clock.now += 2
-
-    assert pace.said(2000, 8000) == "2,000 events  1,000/s  lag 8,000  0:00:08 left"
+    assert said_after(2, 0, 10_000, then=(2000, 8000)) == "2,000 events  1,000/s  lag 8,000  0:00:08 left"
 
 
 def test_only_the_last_five_seconds_count() -> None:
@@ -48,25 +51,12 @@ def test_only_the_last_five_seconds_count() -> None:
 
 
 def test_the_time_left_counts_records_that_are_no_events_of_the_processor() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    pace.said(0, 36_000)
-
-    clock.now += 1
-
-    assert pace.said(0, 35_990) == "0 events  0/s  lag 35,990  0:59:59 left"
+    assert said_after(1, 0, 36_000, then=(0, 35_990)) == "0 events  0/s  lag 35,990  0:59:59 left"
 
 
 def test_where_the_lag_grows_or_nothing_is_left_no_time_is_told() -> None:
-    clock = Clock()
-    pace = Pace(clock)
-    pace.said(5, 10)
-
-    clock.now += 1
-
-    assert pace.said(5, 20) == "5 events  0/s  lag 20"
-    clock.now += 1
-    assert pace.said(25, 0) == "25 events  10/s  lag 0"
+    assert said_after(1, 5, 10, then=(5, 20)) == "5 events  0/s  lag 20"
+    assert said_after(2, 5, 10, then=(25, 0)) == "25 events  10/s  lag 0"
 
 
 def test_on_a_terminal_the_run_shows_it(project: Project) -> None:

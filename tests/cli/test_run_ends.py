@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import textwrap
+from pathlib import Path
 
 import psutil
 import pytest
@@ -86,6 +88,32 @@ def test_no_worker_outlives_a_host_that_is_killed_while_it_imports(project: Proj
         host.kill()
 
         wait_for(lambda: not is_alive(worker), "a worker outlived its host by two seconds", 2)
+
+
+LINGERING = """
+import os, subprocess
+
+beside = subprocess.Popen(["sleep", "60"])
+open("began", "w").write(f"{os.getpid()} {beside.pid}")
+"""
+
+
+@pytest.mark.parametrize("code", ["while True: pass", "import time; time.sleep(60)"])
+def test_no_probe_outlives_a_host_that_is_killed_nor_what_the_import_started(project: Project, code: str) -> None:
+    project.configure("[processors.counter]\nplugins = []\n")
+    project.install("counter")
+    project.install("beside", LINGERING + code, group="axe.plugins")
+    began = project.folder / "began"
+    with project.running("run") as host:
+        wait_for(lambda: began.exists() and began.read_text(), "the import did not begin")
+        left = [psutil.Process(int(pid)) for pid in began.read_text().split()]
+        folder = Path(json.loads(left[0].cmdline()[-1])[3]).parent
+        assert folder.exists()
+
+        host.kill()
+
+        wait_for(lambda: not any(map(is_alive, left)), "a probe outlived its host by two seconds", 2)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize("state", ["sqlite:other", "sqlite:./common/../other"])

@@ -87,20 +87,29 @@ def test_a_broken_plugin_is_said_once_and_the_processors_run_on(project: Project
     assert done.stderr.count(reason) == 1
 
 
-def test_a_broken_plugin_stands_in_the_result(project: Project) -> None:
+def test_a_broken_plugin_stands_in_the_result_and_in_the_closing_summary(project: Project) -> None:
     project.install("counter")
     project.install("reporter", "1 / 0", attribute=":Reporter", group="axe.plugins")
     project.publish("studies", {})
-    script = (
-        "from axe.config import load; from axe.host import Host\n"
-        "if __name__ == '__main__':\n"
-        "    result = Host(load('axe.toml'), until_end=True).run()\n"
-        "    print(*(row['name'] + row['distribution'] + row['version'] + row['status'] for row in result.plugins))"
-    )
 
-    done = project.python(script)
+    document, shown = project.json("run", "--until-end", code=1), project.axe("run", "--until-end").stdout
 
-    assert done.stdout == "reporteraxe-reporter1.0broken\n", done.stderr
+    [row] = document["plugins"]
+    reason = row.pop("reason")
+    assert row == {"name": "reporter", "distribution": "axe-reporter", "version": "1.0", "status": "broken"}
+    assert reason.startswith("plugin reporter (axe-reporter 1.0) cannot be imported: ZeroDivisionError")
+    [line] = [line for line in shown.splitlines() if line.startswith("reporter ")]
+    assert "broken" in line
+    assert reason in line
+
+
+def test_where_no_plugin_is_broken_the_summary_has_none(project: Project) -> None:
+    project.install("counter")
+    project.install("beside", SERVICE, attribute=":Service", group="axe.plugins")
+    project.publish("studies", {})
+
+    assert project.json("run", "--until-end")["plugins"] == []
+    assert "\nplugin" not in project.axe("run", "--until-end").stdout
 
 
 # --- services

@@ -52,20 +52,21 @@ def own_kafka(kafka: KafkaBroker) -> Iterator[KafkaBroker]:
     broker.close()
 
 
-def transactional(kafka: KafkaBroker, name: str) -> Producer:
-    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": name, "log_level": 0})
+def open_transaction(kafka: KafkaBroker, topic: str, *values: bytes) -> Producer:
+    """A producer that has written these values, in a transaction that is still open."""
+    producer = Producer({"bootstrap.servers": kafka.bootstrap, "transactional.id": topic, "log_level": 0})
     producer.init_transactions(30)
+    producer.begin_transaction()
+    for value in values:
+        producer.produce(topic, value)
+    producer.flush()
     return producer
 
 
 def test_the_end_is_reached_past_a_commit_marker(kafka: KafkaBroker, source: KafkaSource, topic: str) -> None:
     kafka.create_topic(topic)
     at = TopicPartition(topic, 0)
-    producer = transactional(kafka, topic)
-    producer.begin_transaction()
-    producer.produce(topic, b"a")
-    producer.produce(topic, b"b")
-    producer.commit_transaction()
+    open_transaction(kafka, topic, b"a", b"b").commit_transaction()
 
     source.assign({at: 0})
     records, reached = read_to_end(source, [at])
@@ -83,11 +84,7 @@ def test_the_end_moves_past_an_aborted_transaction_without_records(
     at = TopicPartition(topic, 0)
     source.assign({at: 0})
     read_to_end(source, [at])
-    producer = transactional(kafka, topic)
-    producer.begin_transaction()
-    producer.produce(topic, b"never")
-    producer.flush()
-    producer.abort_transaction()
+    open_transaction(kafka, topic, b"never").abort_transaction()
 
     assert read_to_end(source, [at]) == ([], {at: 3})
 
@@ -95,10 +92,7 @@ def test_the_end_moves_past_an_aborted_transaction_without_records(
 def test_a_position_at_a_marker_reaches_the_end(kafka: KafkaBroker, source: KafkaSource, topic: str) -> None:
     kafka.create_topic(topic)
     at = TopicPartition(topic, 0)
-    producer = transactional(kafka, topic)
-    producer.begin_transaction()
-    producer.produce(topic, b"a")
-    producer.commit_transaction()
+    open_transaction(kafka, topic, b"a").commit_transaction()
 
     source.assign({at: 1})
 
@@ -111,10 +105,7 @@ def test_an_open_transaction_is_beyond_the_end_until_it_commits(
     kafka.create_topic(topic)
     kafka.produce(topic, b"a")
     at = TopicPartition(topic, 0)
-    producer = transactional(kafka, topic)
-    producer.begin_transaction()
-    producer.produce(topic, b"b")
-    producer.flush()
+    producer = open_transaction(kafka, topic, b"b")
     source.assign({at: 0})
 
     assert source.bounds([at]) == {at: Bounds(0, 1)}

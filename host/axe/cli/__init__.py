@@ -86,7 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         closed = error.errno == errno.EPIPE
         code = _silence() if closed else _tell(f"{where}{error.strerror or error}", session)
     except Exception as error:  # noqa: BLE001 - the outermost place: no traceback without --debug
-        code = _tell_unexpected(error, session)
+        code = _tell_unexpected(error, session, given)
     sys.exit(code)
 
 
@@ -101,9 +101,11 @@ def hoisted(arguments: Sequence[str]) -> list[str]:
             return [*front, *rest, word, *waiting]
         if word in _FLAGS or word.startswith(tuple(f"{option}=" for option in _WITH_VALUE)):
             front.append(word)
+        elif word in _WITH_VALUE and not waiting:
+            # Alone, that it is what is wrong; in front of a command it would take that for its value.
+            return [word]
         elif word in _WITH_VALUE:
-            front += [word, *waiting[:1]]
-            del waiting[:1]
+            front += [word, waiting.pop(0)]
         else:
             rest.append(word)
     return [*front, *rest]
@@ -125,7 +127,7 @@ def _tell(message: str, session: Session, *, code: int = 1) -> int:
     return code
 
 
-def _tell_unexpected(error: Exception, session: Session) -> int:
+def _tell_unexpected(error: Exception, session: Session, given: list[str]) -> int:
     if type(error).__name__ == "Abort":
         return _INTERRUPTED
     # typer's own errors: since 0.2x their classes are private, what they offer is not.
@@ -136,8 +138,25 @@ def _tell_unexpected(error: Exception, session: Session) -> int:
         print(said(), file=sys.stderr)  # noqa: T201
         return 2
     context = getattr(error, "ctx", None)
-    path = context.command_path if context is not None else "axe"
-    return _tell(f"{said().rstrip('.')}; see {path} --help", session, code=2)
+    path = context.command_path if context is not None else _path(given)
+    message = said().rstrip(".")
+    message += f"{' See' if message.endswith('?') else '; see'} {path} --help"
+    return _tell(message[:1].lower() + message[1:], session, code=2)
+
+
+def _path(given: list[str]) -> str:
+    """Name the command that a command line means, where an error of its options does not tell."""
+    path: list[str] = ["axe"]
+    command: Any = typer.main.get_command(app)
+    waiting = list(given)
+    while waiting:
+        word = waiting.pop(0)
+        if word in _WITH_VALUE:
+            del waiting[:1]
+        elif (inner := getattr(command, "commands", {}).get(word)) is not None:
+            path.append(word)
+            command = inner
+    return " ".join(path)
 
 
 def _silence() -> int:

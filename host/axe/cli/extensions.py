@@ -33,15 +33,15 @@ def add_commands(app: typer.Typer, given: list[str]) -> None:
     try:
         config = load_config(_config_path(given))
         from ..discovery import FoundStatus, discover
+        from ..probe import import_limit_s, probe
 
+        limit_s = min(_LIMIT_S, import_limit_s())
         found = [one for one in discover(config).plugins if one.status is FoundStatus.FOUND]
     except AxeError as error:
         # `axe --help` works without a configuration; which packages are allowed, only that tells.
         _warn(f"commands of plugins are left out: {error}") if words else None
         return
-    from ..probe import import_limit_s, probe
-
-    probed = probe(config.path, [(_GROUP, one.name) for one in found], limit_s=min(_LIMIT_S, import_limit_s()))
+    probed = probe(config.path, [(_GROUP, one.name) for one in found], limit_s=limit_s)
     for entry in found:
         reason = probed[entry.name].reason
         if reason is not None:

@@ -9,7 +9,7 @@ import typer
 
 from .session import Session, table
 
-Names = Annotated[list[str], typer.Argument(metavar="NAME...", help="The processors.")]
+Names = Annotated[list[str], typer.Argument(metavar="NAME", help="The processors.")]
 
 
 def pause(ctx: typer.Context, names: Names) -> int:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from .session import Session, table
+
+if TYPE_CHECKING:
+    from ..discovery import Found
+    from ..probe import Probed
 
 _PLUGIN_COLUMNS = ("name", "distribution", "version", "hooks", "status", "reason")
 
@@ -32,12 +37,16 @@ def processors(ctx: typer.Context) -> None:
         )
     ]
     if plugins:
-        columns = [column for column in _PLUGIN_COLUMNS if column in plugins[0]]
-        lines = [[_shown(row[column]) for column in columns] for row in plugins]
-        tables.append(table(("plugin", *columns[1:]), lines))
+        tables.append(plugins_table(plugins))
     session.show({"processors": rows, "plugins": plugins}, *tables)
     if not rows:
         session.warn("no processor is installed: pip install a package that has one")
+
+
+def plugins_table(rows: list[dict[str, Any]]) -> Any:
+    """Make the table of packages of ``axe.plugins``, with those of its columns that the rows have."""
+    columns = [column for column in _PLUGIN_COLUMNS if column in rows[0]]
+    return table(("plugin", *columns[1:]), [[_shown(row[column]) for column in columns] for row in rows])
 
 
 def _shown(cell: Any) -> str:
@@ -47,45 +56,45 @@ def _shown(cell: Any) -> str:
 def described(session: Session) -> list[dict[str, Any]]:
     """Describe every installed processor; each import runs aside."""
     from ..discovery import FoundStatus
-    from ..probe import Probed
 
     found = session.discovered.processors
     probed = session.probe([one.name for one in found if one.status is FoundStatus.FOUND])
-    rows: list[dict[str, Any]] = []
-    for one in found:
-        status, what = one.status.value, Probed(reason=one.reason)
-        if one.status is FoundStatus.FOUND:
-            what = probed[one.name]
-            status = "broken" if what.reason else "ready"
-        rows.append(
-            {
-                "name": one.name,
-                "distribution": one.distribution,
-                "distribution_version": one.version,
-                "version": what.version,
-                "topics": list(what.topics),
-                "status": status,
-                "reason": what.reason,
-            }
-        )
-    return rows
+    return [
+        {
+            "name": one.name,
+            "distribution": one.distribution,
+            "distribution_version": one.version,
+            "version": what.version,
+            "topics": list(what.topics),
+            "status": status,
+            "reason": what.reason,
+        }
+        for one, what, status in _judged(found, probed)
+    ]
 
 
 def described_plugins(session: Session) -> list[dict[str, Any]]:
     """Describe every installed package of ``axe.plugins``; each import runs aside."""
-    from ..discovery import PLUGINS, FoundStatus
-    from ..probe import Probed, probe
+    return [
+        {
+            "name": one.name,
+            "distribution": one.distribution,
+            "version": one.version,
+            "hooks": list(what.hooks),
+            "status": status,
+            "reason": what.reason,
+        }
+        for one, what, status in _judged(session.discovered.plugins, session.probed_plugins)
+    ]
 
-    found = session.discovered.plugins
-    probed = probe(session.config.path, [(PLUGINS, one.name) for one in found if one.status is FoundStatus.FOUND])
-    rows: list[dict[str, Any]] = []
+
+def _judged(found: Iterable[Found], probed: Mapping[str, Probed]) -> Iterator[tuple[Found, Probed, str]]:
+    """Yield what is installed with what is known of it, and whether it could run."""
+    from ..discovery import FoundStatus
+    from ..probe import Probed
+
     for one in found:
-        status, what = one.status.value, Probed(reason=one.reason)
         if one.status is FoundStatus.FOUND:
-            what = probed[one.name]
-            status = "broken" if what.reason else "ready"
-        row: dict[str, Any] = {"name": one.name, "distribution": one.distribution, "version": one.version}
-        if (hooks := getattr(what, "hooks", None)) is not None:
-            row["hooks"] = list(hooks)
-        rows.append({**row, "status": status, "reason": what.reason})
-    return rows
+            yield one, probed[one.name], "broken" if probed[one.name].reason else "ready"
+        else:
+            yield one, Probed(reason=one.reason), one.status.value

@@ -33,7 +33,7 @@ class _Plan(NamedTuple):
 
 def reset(
     ctx: typer.Context,
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="The processors.")] = None,
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The processors.")] = None,
     *,
     to: Annotated[str, typer.Option(metavar="WHERE", help="earliest, latest, an offset, an ISO time, or -1h30m.")],
     topic: Annotated[str | None, typer.Option(help="Every processor that reads this topic, in this topic.")] = None,

@@ -7,12 +7,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import ConfigError
+from .processors import plugins_table
 from .session import Session, clean, console, table
+
+if TYPE_CHECKING:
+    from ..host import HostResult
 
 Rows = list[dict[str, Any]]
 
@@ -37,17 +41,25 @@ def run(
     start_fork_server()
     names = _runnable(session, only or [])
     with _progress(session, shown=until_end) as on_progress:
-        result = Host(session.config, only=names or None, until_end=until_end, on_progress=on_progress).run()
-    rows = [
-        (row["name"], row["status"], row["events"], row["rejections"], row["database"]) for row in result.processors
-    ]
-    session.show(
-        {"processors": result.processors}, table(("processor", "status", "#events", "#rejections", "database"), rows)
-    )
+        host = Host(
+            session.config, only=names or None, until_end=until_end, on_progress=on_progress, debug=session.debug
+        )
+        result = host.run()
+    _show(session, result)
+    return result.exit_code
+
+
+def _show(session: Session, result: HostResult) -> None:
+    """Show how the run ended: each processor, each plugin that was left out, and why."""
+    columns = ("name", "status", "events", "rejections", "database")
+    lines = [[row[column] for column in columns] for row in result.processors]
+    tables = [table(("processor", "status", "#events", "#rejections", "database"), lines)]
+    if result.plugins:
+        tables.append(plugins_table(result.plugins))
+    session.show({"processors": result.processors, "plugins": result.plugins}, *tables)
     for row in result.processors:
         if row.get("reason") and not session.json:
             session.warn(f"{row['name']} {row['status']}: {row['reason']}")
-    return result.exit_code
 
 
 def _runnable(session: Session, only: list[str]) -> tuple[str, ...]:

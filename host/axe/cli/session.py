@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from ..errors import AxeError, ConfigError, SourceUnavailable
 
 if TYPE_CHECKING:
-    from ..assembly import Places
     from ..config import Config
     from ..discovery import Discovered, Found
+    from ..places import Places
+    from ..plugins import Plugins
     from ..probe import Probed
     from ..sources import Source
     from ..store import Store
@@ -56,11 +57,30 @@ class Session:
     @cached_property
     def places(self) -> Places:
         """Where the databases are."""
-        from ..assembly import Places
+        from ..places import Places
 
         # A URL that is not built in brings the code of a plugin into this process.
         self.guard_stdout()
-        return Places(self.config)
+        return Places(self.config, self._seen)
+
+    def _seen(self) -> Plugins:
+        from ..probe import seen
+
+        return seen(self.usable_plugins, self.probed_plugins)
+
+    @cached_property
+    def usable_plugins(self) -> list[Found]:
+        """The packages of ``axe.plugins`` that may run, as far as their metadata tells."""
+        from ..discovery import FoundStatus
+
+        return [one for one in self.discovered.plugins if one.status is FoundStatus.FOUND]
+
+    @cached_property
+    def probed_plugins(self) -> dict[str, Probed]:
+        """What each of these is, by an import in a process of its own."""
+        from ..discovery import PLUGINS
+
+        return self._probe(PLUGINS, [one.name for one in self.usable_plugins])
 
     @cached_property
     def discovered(self) -> Discovered:
@@ -122,9 +142,13 @@ class Session:
     def probe(self, names: Sequence[str]) -> dict[str, Probed]:
         """Import installed processors aside, in processes of their own, and say what they are."""
         from ..discovery import PROCESSORS
+
+        return self._probe(PROCESSORS, names)
+
+    def _probe(self, group: str, names: Sequence[str]) -> dict[str, Probed]:
         from ..probe import probe
 
-        return probe(self.config.path, [(PROCESSORS, name) for name in names])
+        return probe(self.config.path, [(group, name) for name in names])
 
     # --- what is opened
 

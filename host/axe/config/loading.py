@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import date, time
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from ..errors import ConfigError
+from .file import find_file, read_toml
 from .masking import looks_secret, passwords_of
 from .model import NAME, TOPIC, BatchConfig, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
 from .properties import refusal
@@ -43,41 +43,8 @@ def load(config: str | Path | Mapping[str, Any] | None = None) -> Config:
     """
     if isinstance(config, Mapping):
         return _Loader("configuration", Path.cwd(), None).load(config)
-    path, asked = _find(config)
-    return _Loader(str(path), path.parent, path).load(_read_toml(path, asked))
-
-
-def _find(config: str | Path | None) -> tuple[Path, str]:
-    """Return the file to read, absolute, and how it was asked for."""
-    if config is not None:
-        return Path(config).absolute(), "--config"
-    if named := os.environ.get("AXE_CONFIG"):
-        return Path(named).absolute(), "AXE_CONFIG"
-    return Path.cwd() / "axe.toml", ""
-
-
-def _read_toml(path: Path, asked: str) -> dict[str, Any]:
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-        return tomllib.loads(text)
-    except FileNotFoundError:
-        where = f"{asked} names {path}, which does not exist" if asked else f"no configuration at {path}"
-        advice = 'write one with the lines source = "file:FOLDER" and state = "sqlite:FOLDER"'
-        message = f"{where}: {advice}, or name another with --config FILE or AXE_CONFIG"
-        raise ConfigError(message) from None
-    except UnicodeDecodeError as error:
-        message = f"{path}: not UTF-8 at byte {error.start}; save the file as UTF-8"
-        raise ConfigError(message) from None
-    except tomllib.TOMLDecodeError as error:
-        message = f"{path}: not valid TOML: {str(error).splitlines()[0]}"
-        raise ConfigError(message) from None
-    except RecursionError:
-        message = f"{path}: nested too deeply; flatten it"
-        raise ConfigError(message) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no path"
-        message = f"{path}: cannot be read ({reason}); name another with --config FILE or AXE_CONFIG"
-        raise ConfigError(message) from error
+    path, asked = find_file(config)
+    return _Loader(str(path), path.parent, path).load(read_toml(path, asked))
 
 
 _Table = TypeVar("_Table", HostConfig, TopicConfig, ProcessorConfig, LogConfig)

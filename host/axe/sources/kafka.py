@@ -9,11 +9,13 @@ from typing import Any, NoReturn
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
-from ..errors import BehindRetention, BeyondEnd, ConfigError, SourceError, SourceUnavailable, TopicMissing
-from ..event import Form, Headers, TopicPartition
+from ..config import tls_warnings
+from ..errors import BehindRetention, BeyondEnd, ConfigError, SourceUnavailable, TopicMissing
+from ..event import TopicPartition
 from ..log import get_logger
 from . import Bounds, Fetched
 from .kafka_client import (
+    FORM,
     ClientLog,
     Trouble,
     check_properties,
@@ -21,8 +23,8 @@ from .kafka_client import (
     kafka_error,
     translated,
     trouble,
-    warn_of_weak_tls,
 )
+from .kafka_mirror import Mirror
 from .kafka_topics import TopicWatch
 
 log = get_logger()
@@ -40,27 +42,6 @@ _SLICE_EVENTS = 1000
 _FIRST_SLICE_EVENTS = 16
 
 
-def _headers(message: Message) -> Headers:
-    found = message.headers()
-    return () if found is None else tuple(found)  # type: ignore[arg-type]  # a list when received
-
-
-def _timestamp_ms(message: Message) -> int | None:
-    kind, timestamp_ms = message.timestamp()
-    return timestamp_ms if kind else None
-
-
-_FORM = Form(
-    topic=Message.topic,  # type: ignore[arg-type]  # a message without an error has these three
-    partition=Message.partition,  # type: ignore[arg-type]
-    offset=Message.offset,  # type: ignore[arg-type]
-    key=Message.key,
-    value=Message.value,
-    headers=_headers,
-    timestamp_ms=_timestamp_ms,
-)
-
-
 class KafkaSource:
     """A reader of Kafka topics; see the protocol ``Source``.
 
@@ -68,7 +49,7 @@ class KafkaSource:
     ``fetch`` raises SourceUnavailable after its timeout, so that somebody is told.
     """
 
-    form = _FORM
+    form = FORM
 
     def __init__(self, brokers: str, *, group: str, properties: Mapping[str, Any], client_id: str) -> None:
         """Make the client; connects in the background.
@@ -77,20 +58,21 @@ class KafkaSource:
             ConfigError: a property is refused, unknown, or has a value that the client does not take.
         """
         check_properties(properties)
-        warn_of_weak_tls(properties)
+        for line in tls_warnings(properties):
+            log.warning(line)
         self._brokers = brokers
         self._group = group
+        self._mirror = Mirror(group)
         # Set by the callbacks, which run inside poll and must not raise: an exception there would
         # lose the records that the poll has already taken off the queue.
         self._outage: KafkaError | None = None
         self._refusal: KafkaError | None = None
-        self._mirror_failed = self._looked_for_others = False
         self._held: list[Message] = []
         self._mean_size = 0.0
         settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
         try:
             self._consumer = Consumer(
-                {**settings, "error_cb": self._note_error, "on_commit": self._note_commit}, logger=ClientLog()
+                {**settings, "error_cb": self._note_error, "on_commit": self._mirror.note}, logger=ClientLog()
             )
         except KafkaException as error:
             raise ConfigError(f"[kafka] {kafka_error(error).str()}") from error
@@ -273,55 +255,17 @@ class KafkaSource:
 
     def mirror(self, positions: Mapping[TopicPartition, int], store_id: str) -> None:
         """Commit the positions to the consumer group, in the background; never read back, never raises."""
-        if not self._group or not positions:
-            return
-        if not self._looked_for_others:
-            self._looked_for_others = True
-            self._warn_of_others(positions, store_id)
-        try:
-            self._consumer.commit(
-                offsets=[
-                    KafkaPartition(at.topic, at.partition, position, metadata=store_id)
-                    for at, position in positions.items()
-                ],
-                asynchronous=True,
-            )
-        except (KafkaException, RuntimeError) as error:
-            self._warn_of_mirror(str(error))
+        self._mirror.commit(self._consumer, positions, store_id)
 
-    def _warn_of_others(self, positions: Iterable[TopicPartition], store_id: str) -> None:
-        """Say it where another store mirrors to the same group: lag monitors would see the two take turns."""
-        try:
-            ids = {found for _, found in self.mirrored(positions, PROBE_TIMEOUT_S).values()} - {store_id, ""}
-        except SourceError:
-            return  # It is for display only.
-        for other in sorted(ids):
-            log.warning(
-                "another store mirrors its positions to the same consumer group",
-                group=self._group,
-                other_store=other,
-                what_to_do="give one of the two another `group`, unless its state was moved here",
-            )
-
-    def mirrored(
-        self, partitions: Iterable[TopicPartition], timeout_s: float | None = None
-    ) -> dict[TopicPartition, tuple[int, str]]:
+    def mirrored(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, tuple[int, str]]:
         """Read what the group holds: position and store id; partitions without are left out.
 
         Never a position to start from.
         """
-        wanted = [KafkaPartition(at.topic, at.partition) for at in partitions]
-        if not self._group or not wanted:
-            return {}
         try:
-            found = self._consumer.committed(wanted, timeout=timeout_s or CALL_TIMEOUT_S)
+            return self._mirror.held(self._consumer, partitions, CALL_TIMEOUT_S)
         except KafkaException as error:
             self._raise(kafka_error(error), f"group {self._group}")
-        return {
-            TopicPartition(one.topic, one.partition): (one.offset, one.metadata or "")
-            for one in found
-            if one.error is None and one.offset >= 0
-        }
 
     def close(self) -> None:
         """Let go of the client; waits a limited time, because closing can hang on a sick broker."""
@@ -342,18 +286,6 @@ class KafkaSource:
             self._refusal = error
         elif error.code() == KafkaError._ALL_BROKERS_DOWN or error.fatal():
             self._outage = error
-
-    def _note_commit(self, error: KafkaError | None, _partitions: list[KafkaPartition]) -> None:
-        if error is None:
-            self._mirror_failed = False
-        else:
-            self._warn_of_mirror(error.str())
-
-    def _warn_of_mirror(self, reason: str) -> None:
-        # Once an outage, not once a commit.
-        if not self._mirror_failed:
-            self._mirror_failed = True
-            log.warning("positions are not mirrored to the consumer group", group=self._group, reason=reason)
 
     def _answered(self) -> None:
         self._outage = self._refusal = None

@@ -1,4 +1,4 @@
-"""The client's configuration, its log lines, and what its errors mean: where librdkafka meets axe."""
+"""The client's configuration, its log lines, its messages and what its errors mean: where librdkafka meets axe."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from ..config import refusal
 from ..errors import ConfigError, SourceError, SourceUnavailable, TopicMissing
+from ..event import Form, Headers
 from ..log import get_logger
 
 log = get_logger()
@@ -83,12 +84,26 @@ def set_up_library() -> None:
         Consumer({"group.id": "axe", "session.timeout.ms": 2, "max.poll.interval.ms": 1})
 
 
-def warn_of_weak_tls(properties: Mapping[str, Any]) -> None:
-    """Say aloud that certificates are not checked, where the configuration says so."""
-    unchecked = str(properties.get("enable.ssl.certificate.verification", True)).lower() in ("false", "f", "0")
-    unnamed = str(properties.get("ssl.endpoint.identification.algorithm", "https")).lower() == "none"
-    if unchecked or unnamed:
-        log.warning("the broker's certificate is not verified", unchecked=unchecked, any_host_name=unnamed)
+def _headers(message: Message) -> Headers:
+    found = message.headers()
+    return () if found is None else tuple(found)  # type: ignore[arg-type]  # a list when received
+
+
+def _timestamp_ms(message: Message) -> int | None:
+    kind, timestamp_ms = message.timestamp()
+    return timestamp_ms if kind else None
+
+
+FORM = Form(
+    topic=Message.topic,  # type: ignore[arg-type]  # a message without an error has these three
+    partition=Message.partition,  # type: ignore[arg-type]
+    offset=Message.offset,  # type: ignore[arg-type]
+    key=Message.key,
+    value=Message.value,
+    headers=_headers,
+    timestamp_ms=_timestamp_ms,
+)
+"""How to read a message of the client: nothing is taken out of it before somebody asks."""
 
 
 class ClientLog:
