@@ -68,10 +68,12 @@ class Places:
         """
         store = self.store(processor)
         try:
+            # Before, because a worker may make it at this moment.
+            must_be = create or processor in self.of(processor).processors()
             try:
                 store.open(version=version, create=create)
             except StoreMissing:
-                if create or processor in self.of(processor).processors():
+                if must_be:
                     raise
                 yield None
                 return
