@@ -1,4 +1,4 @@
-"""``python -m tests.bench [jobs|NAME …|all]``: see docs/benchmarks.md; starts its own broker."""
+"""``python -m tests.bench [jobs|peers|all|NAME …]``: see docs/benchmarks.md; starts its own broker."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from rich.console import Console
 from ..services.kafka import KafkaBroker, open_kafka
 from . import broker, installed, jobs, latency, processes
 from .compare import tables
+from .peers.ways import peers
 
 OTHERS: dict[str, Callable[[KafkaBroker, int], list[dict[str, Any]]]] = {
     "latency": lambda kafka, rounds: latency.measure(kafka, rounds=rounds),
@@ -24,6 +25,7 @@ OTHERS: dict[str, Callable[[KafkaBroker, int], list[dict[str, Any]]]] = {
     "start": lambda kafka, rounds: processes.start(kafka, rounds=rounds),
     "memory": lambda kafka, _: processes.memory(kafka),
 }
+JOBS = {**jobs.JOBS, "peers": peers}
 MACHINE_PACKAGES = ("confluent-kafka", "fastavro", "msgspec", "sqlalchemy")
 
 
@@ -39,7 +41,7 @@ def main() -> None:
             if name in OTHERS:
                 found["wanted"] += OTHERS[name](kafka, asked.rounds)
                 continue
-            summary, judged = jobs.JOBS[name](jobs.Bench(kafka, asked.events, asked.rounds, asked.profile))
+            summary, judged = JOBS[name](jobs.Bench(kafka, asked.events, asked.rounds, asked.profile))
             found["jobs"].append(summary)
             found["wanted"] += judged
     finally:
@@ -54,7 +56,7 @@ def main() -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    groups = {"jobs": [*jobs.JOBS, *OTHERS], "all": [*jobs.JOBS, *OTHERS]}
+    groups = {"jobs": [*jobs.JOBS, *OTHERS], "all": [*JOBS, *OTHERS]}
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("what", nargs="*", default=["jobs"], metavar="NAME", help=", ".join([*groups, *groups["all"]]))
     parser.add_argument("--events", type=int, default=1_000_000, help="of a job (default %(default)s)")
