@@ -49,7 +49,9 @@ def main() -> None:
     found["machine"]["load_after"] = round(os.getloadavg()[0], 2)
     if asked.json != "-":
         # Piped, a table is as wide as it has to be.
-        Console(width=None if sys.stdout.isatty() else 150).print(*tables(found["jobs"], found["wanted"]))
+        console = Console(width=None if sys.stdout.isatty() else 150, highlight=False)
+        console.print(", ".join(f"{name} {value}" for name, value in found["machine"].items()))
+        console.print(*tables(found["jobs"], found["wanted"]))
     if asked.json is not None:
         document = json.dumps(found, indent=2) + "\n"
         sys.stdout.write(document) if asked.json == "-" else Path(asked.json).write_text(document)

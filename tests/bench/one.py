@@ -10,6 +10,7 @@ import json
 import sys
 import threading
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,9 @@ def _axe(settings: dict[str, Any], committed: Stamps) -> None:
 
     done = threading.Event()
     folder = Path(settings["folder"])
-    configuration = {"source": f"kafka://{settings['brokers']}", "state": f"sqlite:{folder / 'state'}"}
+    configuration: dict[str, Any] = {"source": f"kafka://{settings['brokers']}", "state": f"sqlite:{folder / 'state'}"}
+    # Each round is another store in the same consumer group, which is worth a warning elsewhere.
+    configuration["log"] = {"level": "error"}
     app = axe.App({**configuration, **settings.get("configuration", {})})
     app.processors.add(id=settings.get("id", "bench-0"), topic=settings["topic"], handler=Alone({}))
     with app:
@@ -96,7 +99,9 @@ def _stages(settings: dict[str, Any], committed: Stamps) -> None:
         def timed(*args: Any, **given: Any) -> Any:
             started = time.thread_time()
             try:
-                return inner(*args, **given)
+                found = inner(*args, **given)
+                # A generator does its work when it is asked for it.
+                return list(found) if isinstance(found, Generator) else found
             finally:
                 label = f"{owner.__name__}.{name}"
                 spent[label] = spent.get(label, 0.0) + time.thread_time() - started

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
+from pathlib import Path
 from typing import Any, NamedTuple
 
 
@@ -25,9 +24,19 @@ class Stamps(list[Stamp]):
 
     def told(self, *, every: bool = False) -> dict[str, Any]:
         """Return what a parent wants to know: the ends, or every one, and the most memory there was."""
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        mb = peak / (1e6 if sys.platform == "darwin" else 1e3)
-        return {"stamps": self if every else [self[0], self[-1]], "peak_mb": mb}
+        return {"stamps": self if every else [self[0], self[-1]], "peak_mb": peak_mb()}
+
+
+def peak_mb() -> float | None:
+    """Return the most memory that this process had; None where the system does not tell.
+
+    Not ``getrusage``: on Linux its figure begins with the size of the parent.
+    """
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) / 1e3 for line in status.splitlines() if line.startswith("VmHWM:")), None)
 
 
 class Speed(NamedTuple):

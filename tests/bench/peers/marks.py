@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from typing import Any
@@ -38,7 +37,6 @@ class Marks:
 
     def tell(self, **further: Any) -> None:
         """Print the result as the last line."""
-        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
         stamps = [self._stamps[0], self._stamps[-1]]
         # On a line of its own, whatever stands before it.
-        print("\n" + json.dumps({"stamps": stamps, "peak_mb": peak_mb, **further}), flush=True)
+        print("\n" + json.dumps({"stamps": stamps, **further}), flush=True)

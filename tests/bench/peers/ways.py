@@ -93,7 +93,7 @@ PEERS = [
     ),
     Peer("Quix Streams, exactly-once", EXACTLY_ONCE, 1, **_quix("exactly-once")),
     Peer("Quix Streams, at-least-once", AT_LEAST_ONCE, 1, **_quix("at-least-once")),
-    Peer("FastStream, batches", AT_LEAST_ONCE, 0.2, **_faststream(batch=True)),
+    Peer("FastStream, batches", AT_LEAST_ONCE, 1, **_faststream(batch=True)),
     Peer("FastStream, per event", AT_LEAST_ONCE, 0.02, **_faststream(batch=False)),
     Peer(
         "Faust",
