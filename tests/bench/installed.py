@@ -65,7 +65,12 @@ def run(
     log = folder / "log"
     with log.open("w") as to:
         done = subprocess.run(
-            [*words, "--until-end"], env=bench.environment(folder), stdout=to, stderr=to, timeout=bench.TIMEOUT_S
+            [*words, "--until-end"],
+            cwd=bench.ROOT,
+            env=bench.environment(folder),
+            stdout=to,
+            stderr=to,
+            timeout=bench.TIMEOUT_S,
         )
     if done.returncode != 0:
         raise RuntimeError(f"axe run ended with {done.returncode}: {log.read_text()[-2000:]}")
@@ -77,6 +82,7 @@ def start(folder: Path, brokers: str, topics: list[str], handler: str) -> subpro
     with (folder / "log").open("w") as to:
         return subprocess.Popen(
             command(folder, brokers, topics, handler, every=True),
+            cwd=bench.ROOT,
             env=bench.environment(folder),
             stdout=to,
             stderr=to,

@@ -54,6 +54,7 @@ class Running:
         started = time.perf_counter()
         self.process = subprocess.Popen(
             [*AXE, "--config", str(self.configuration), "run", *only],
+            cwd=bench.ROOT,
             env=bench.environment(folder),
             stdout=self.log,
             stderr=self.log,
