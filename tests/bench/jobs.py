@@ -17,6 +17,7 @@ from .compare import EXACTLY_ONCE, Wanted, Way, measure, ratio
 from .stamps import Speed, speed
 
 HAND = "hand-written"
+VALUES, TABLE = "SELECT key, value FROM axe_values", "SELECT phase, n FROM counts"
 MANY_KEYS, FEW_KEYS = 1_000_000, 10
 PROCESSORS = 10
 
@@ -47,7 +48,7 @@ class Bench(NamedTuple):
             with _folder() as folder:
                 settings = {"brokers": self.kafka.bootstrap, "topic": topic, "end": self.events, "folder": str(folder)}
                 told = bench.result(bench.child(f"hand:{job}", settings))
-                query = "SELECT phase, n FROM counts" if job in ("cursor", "core") else "SELECT key, value FROM kept"
+                query = TABLE if job in ("cursor", "core") else "SELECT key, value FROM kept"
                 _judge(installed.rows(folder / "hand.db", query), expected or events.counts(range(self.events)))
                 return speed(told)
 
@@ -77,8 +78,7 @@ class Bench(NamedTuple):
         def run() -> Speed:
             with _folder() as folder:
                 [told] = installed.run(folder, self.kafka.bootstrap, [topic], handler, top=top)
-                query = "SELECT phase, n FROM counts" if is_table else "SELECT key, value FROM axe_values"
-                counted = installed.rows(installed.database(folder), query)
+                counted = installed.rows(installed.database(folder), TABLE if is_table else VALUES)
                 _judge(counted, expected or events.counts(range(self.events)))
                 return speed(told)
 
@@ -105,7 +105,10 @@ def count(at: Bench) -> Found:
         def alone() -> Speed:
             with _folder() as folder:
                 settings = {"brokers": at.kafka.bootstrap, "topic": topic, "end": at.events, "folder": str(folder)}
-                return speed(bench.result(bench.child("axe", settings)))
+                told = bench.result(bench.child("axe", settings))
+                counted = installed.rows(installed.database(folder), VALUES)
+                _judge(counted, events.counts(range(at.events)))
+                return speed(told)
 
         ways = [
             at.hand("count", topic),
@@ -213,7 +216,7 @@ def processors(at: Bench) -> Found:
                     top = '[host]\nworkers = "threads"'
                     told = installed.run(folder, at.kafka.bootstrap, [topic], "OnEvent", count=number, top=top)
                     for one in range(number):
-                        counted = installed.rows(installed.database(folder, one), "SELECT key, value FROM axe_values")
+                        counted = installed.rows(installed.database(folder, one), VALUES)
                         _judge(counted, events.counts(range(at.events)))
                 # One process, so that its CPU time is that of all; events of the topic, not of the processors.
                 ends = {"stamps": [min(one["stamps"][0] for one in told), max(one["stamps"][1] for one in told)]}

@@ -22,11 +22,10 @@ def main() -> None:
     """Run the job of the first argument with the JSON settings of the second."""
     job, settings = sys.argv[1], json.loads(sys.argv[2])
     committed = Stamps()
-    jobs = {"axe": _axe, "profile": _profile, "stages": _stages}
     if job.startswith("hand:"):
         _hand(job.removeprefix("hand:"), settings, committed)
     else:
-        jobs[job](settings, committed)
+        {"axe": _axe, "profile": _profile, "stages": _stages}[job](settings, committed)
     print(json.dumps(committed.told(every=settings.get("every", False))))
 
 
@@ -57,11 +56,11 @@ def _axe(settings: dict[str, Any], committed: Stamps) -> None:
 
     done = threading.Event()
     folder = Path(settings["folder"])
-    configuration: dict[str, Any] = {"source": f"kafka://{settings['brokers']}", "state": f"sqlite:{folder / 'state'}"}
-    # Each round is another store in the same consumer group, which is worth a warning elsewhere.
-    configuration["log"] = {"level": "error"}
-    app = axe.App({**configuration, **settings.get("configuration", {})})
-    app.processors.add(id=settings.get("id", "bench-0"), topic=settings["topic"], handler=Alone({}))
+    configuration = {"source": f"kafka://{settings['brokers']}", "state": f"sqlite:{folder / 'state'}"}
+    # Of its own: each round is another store, which axe would warn of.
+    own = {"processors": {"bench-0": {"group": folder.name}}}
+    app = axe.App({**configuration, **own, **settings.get("configuration", {})})
+    app.processors.add(id="bench-0", topic=settings["topic"], handler=Alone({}))
     with app:
         if not done.wait(600):
             raise SystemExit("the processor did not reach the end within ten minutes")
