@@ -1,19 +1,26 @@
-"""What somebody would write by hand: consume, decode, count, one SQLite transaction a batch.
+"""What somebody would write by hand: consume, decode, keep, one SQLite transaction of state and position a batch.
 
-The yardstick of the ``count`` and ``latency`` measurements. It has axe's fetch settings, and none of
-what axe is for: no rejections, no retries, no reset, no second processor, no guard.
+The yardsticks of the measurements. They have axe's fetch settings, and none of what axe is for: no rejections, no
+retries, no reset, no second processor, no guard. Each job is a function that makes a ``Keep``, which does the work of
+one batch inside of its transaction; ``run`` is the loop around it.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import fastavro
 import msgspec
-from confluent_kafka import Consumer, TopicPartition
+from confluent_kafka import Consumer, Message, TopicPartition
+from sqlalchemy import Column, Integer, MetaData, StaticPool, Table, Text, create_engine
+from sqlalchemy.dialects.sqlite import insert
+
+from .events import SCHEMA
 
 SETTINGS = {
     "group.id": "handwritten",
@@ -25,18 +32,28 @@ SETTINGS = {
 }
 BATCH_EVENTS = 1000
 
+SAVE = "INSERT INTO kept VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value"
+UPSERT = "INSERT INTO counts VALUES (?, 1) ON CONFLICT (phase) DO UPDATE SET n = n + 1"
+counts_table = Table("counts", MetaData(), Column("phase", Text, primary_key=True), Column("n", Integer))
+# Put together once: that is most of what Core costs.
+core_upsert = insert(counts_table).values(n=1)
+core_upsert = core_upsert.on_conflict_do_update(index_elements=["phase"], set_={"n": counts_table.c.n + 1})
 
-def count_by_phase(brokers: str, topic: str, database: Path, *, end: int, committed: Callable[[int], None]) -> None:
-    """Count until the position ``end`` is committed; ``committed`` hears of each commit's position."""
+Keep = Callable[[list[bytes]], None]
+decode_json = msgspec.json.Decoder().decode
+
+
+def run(job: str, brokers: str, topic: str, database: Path, *, end: int, committed: Callable[[int], None]) -> None:
+    """Do a job until the position ``end`` is committed; ``committed`` hears of each commit's position."""
     db = sqlite3.connect(database, isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=NORMAL")
-    db.execute("CREATE TABLE IF NOT EXISTS counts (phase TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    db.execute("CREATE TABLE IF NOT EXISTS kept (key TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID")
+    db.execute("CREATE TABLE IF NOT EXISTS counts (phase TEXT PRIMARY KEY, n INTEGER)")
     db.execute("CREATE TABLE IF NOT EXISTS position (topic TEXT PRIMARY KEY, position INTEGER NOT NULL)")
     row = db.execute("SELECT position FROM position WHERE topic = ?", (topic,)).fetchone()
     position = 0 if row is None else row[0]
-    counts = {phase: json.loads(value) for phase, value in db.execute("SELECT phase, value FROM counts")}
-    decode = msgspec.json.Decoder().decode
+    keep = JOBS[job](db)
     consumer = Consumer({**SETTINGS, "bootstrap.servers": brokers})
     consumer.assign([TopicPartition(topic, 0, position)])
     while position < end:
@@ -45,14 +62,11 @@ def count_by_phase(brokers: str, topic: str, database: Path, *, end: int, commit
         if first is None:
             continue
         messages = [first, *consumer.consume(BATCH_EVENTS - 1, 0)]
-        for message in messages:
-            if message.error() is not None:
-                raise RuntimeError(message.error())
-            phase = decode(message.value())["phase"]
-            counts[phase] = counts.get(phase, 0) + 1
         position = messages[-1].offset() + 1
+        if errors := list(filter(None, map(Message.error, messages))):
+            raise RuntimeError(errors)
         db.execute("BEGIN IMMEDIATE")
-        db.executemany("REPLACE INTO counts VALUES (?, ?)", [(phase, json.dumps(n)) for phase, n in counts.items()])
+        keep(list(map(Message.value, messages)))
         db.execute("REPLACE INTO position VALUES (?, ?)", (topic, position))
         db.execute("COMMIT")
         committed(position)
@@ -60,6 +74,67 @@ def count_by_phase(brokers: str, topic: str, database: Path, *, end: int, commit
     db.close()
 
 
-def stamped(times: list[tuple[float, int]]) -> Callable[[int], None]:
-    """Note when each position was committed."""
-    return lambda position: times.append((time.perf_counter(), position))
+def count(db: sqlite3.Connection, decode: Callable[[bytes], Any] = decode_json) -> Keep:
+    """Count by phase in memory, and write what is counted with each batch."""
+    counts = {phase: json.loads(value) for phase, value in db.execute("SELECT key, value FROM kept")}
+
+    def keep(values: list[bytes]) -> None:
+        for value in values:
+            phase = decode(value)["phase"]
+            counts[phase] = counts.get(phase, 0) + 1
+        db.executemany(SAVE, [(phase, json.dumps(n)) for phase, n in counts.items()])
+
+    return keep
+
+
+def count_avro(db: sqlite3.Connection) -> Keep:
+    """As ``count``, out of Avro."""
+    schema = fastavro.parse_schema(SCHEMA)
+    return count(db, lambda value: fastavro.schemaless_reader(io.BytesIO(value), schema, None))
+
+
+def count_keys(db: sqlite3.Connection) -> Keep:
+    """Count by id, with more ids than fit in memory: read the batch's, write them back."""
+
+    def keep(values: list[bytes]) -> None:
+        ids = [decode_json(value)["id"] for value in values]
+        marks = ", ".join("?" * len(ids))
+        counts = dict(db.execute(f"SELECT key, value FROM kept WHERE key IN ({marks})", ids).fetchall())
+        for id_ in ids:
+            counts[id_] = f"{int(counts.get(id_, '0')) + 1:0100d}"
+        db.executemany(SAVE, counts.items())
+
+    return keep
+
+
+def upsert(db: sqlite3.Connection) -> Keep:
+    """One statement an event on the driver's cursor."""
+    execute = db.cursor().execute
+
+    def keep(values: list[bytes]) -> None:
+        for value in values:
+            execute(UPSERT, (decode_json(value)["phase"],))
+
+    return keep
+
+
+def upsert_core(db: sqlite3.Connection) -> Keep:
+    """One statement an event through SQLAlchemy Core, which takes part in the loop's transaction."""
+    # AUTOCOMMIT: it begins and commits nothing by itself.
+    engine = create_engine("sqlite://", creator=lambda: db, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
+    execute = engine.connect().execute
+
+    def keep(values: list[bytes]) -> None:
+        for value in values:
+            execute(core_upsert, {"phase": decode_json(value)["phase"]})
+
+    return keep
+
+
+JOBS: dict[str, Callable[[sqlite3.Connection], Keep]] = {
+    "count": count,
+    "avro": count_avro,
+    "keys": count_keys,
+    "cursor": upsert,
+    "core": upsert_core,
+}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import statistics
 import subprocess
 import tempfile
@@ -16,50 +17,64 @@ import psutil
 
 from ..services.kafka import KafkaBroker
 from . import broker as bench
-from .count import ALONE, AXE, COUNTER, install
+from .compare import Wanted
 from .events import event
+from .installed import ALONE, AXE, entry_points
 
 START_LIMIT_S = 60.0
+# A module of its own for each processor, as packages have.
+COUNTER = """
+from axe import hookimpl
+
+
+class Counter:
+    topics = ("{topic}",)
+
+    @hookimpl
+    def on_event(self, event, state):
+        phase = event.value["phase"]
+        state[phase] = state.get(phase, 0) + 1
+"""
 
 
 class Running:
     """An `axe run` with a number of processors that all read one topic."""
 
-    def __init__(self, folder: Path, brokers: str, topic: str, processors: int) -> None:
+    def __init__(self, folder: Path, brokers: str, topic: str, processors: int, workers: str) -> None:
         self.configuration = folder / "axe.toml"
-        self.configuration.write_text(f'source = "kafka://{brokers}"\nstate = "sqlite:state"\n{ALONE}')
+        self.configuration.write_text(
+            f'source = "kafka://{brokers}"\nstate = "sqlite:state"\n{ALONE}[host]\nworkers = "{workers}"\n'
+        )
         self.names = [f"bench-{number}" for number in range(processors)]
-        install(folder, dict.fromkeys(self.names, COUNTER.format(topic=topic)))
-        self.env = bench.environment()
-        self.env["PYTHONPATH"] = f"{folder}:{self.env['PYTHONPATH']}"
+        for name in self.names:
+            (folder / f"{name.replace('-', '_')}.py").write_text(COUNTER.format(topic=topic))
+        entry_points(folder, {name: f"{name.replace('-', '_')}:Counter" for name in self.names})
         only = [word for name in self.names for word in ("--only", name)]
         self.log = (folder / "log").open("w")
         started = time.perf_counter()
         self.process = subprocess.Popen(
-            [*AXE, "--config", str(self.configuration), "run", *only], env=self.env, stdout=self.log, stderr=self.log
+            [*AXE, "--config", str(self.configuration), "run", *only],
+            cwd=bench.ROOT,
+            env=bench.environment(folder),
+            stdout=self.log,
+            stderr=self.log,
         )
-        self._wait_until_read(folder)
-        self.ready_s = time.perf_counter() - started
+        self.first_s = self.all_s = 0.0
+        self._wait_until_read(folder, started)
 
-    def _wait_until_read(self, folder: Path) -> None:
+    def _wait_until_read(self, folder: Path, started: float) -> None:
         """Wait until each processor has committed the one event that is there."""
-        import sqlite3
-
         deadline = time.monotonic() + START_LIMIT_S
-        left = list(self.names)
+        left = set(self.names)
         while left:
             if time.monotonic() > deadline or self.process.poll() is not None:
-                raise RuntimeError(f"not up: {left}\n{(folder / 'log').read_text()[-2000:]}")
-            database = folder / "state" / f"{left[0]}.db"
-            try:
-                with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as db:
-                    row = db.execute("SELECT max(position) FROM axe_offsets").fetchone()
-            except sqlite3.Error:
-                row = None
-            if row and row[0]:
-                left.pop(0)
-            else:
-                time.sleep(0.02)
+                raise RuntimeError(f"not up: {sorted(left)}\n{(folder / 'log').read_text()[-2000:]}")
+            for name in sorted(left):
+                if _has_read(folder / "state" / f"{name}.db"):
+                    left.discard(name)
+                    self.first_s = self.first_s or time.perf_counter() - started
+            time.sleep(0.01)
+        self.all_s = time.perf_counter() - started
 
     def processes(self) -> list[psutil.Process]:
         """Return the host and everything that it started."""
@@ -81,14 +96,23 @@ class Running:
         self.log.close()
 
 
+def _has_read(database: Path) -> bool:
+    try:
+        with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as db:
+            row = db.execute("SELECT max(position) FROM axe_offsets").fetchone()
+    except sqlite3.Error:
+        return False
+    return bool(row[0])
+
+
 @contextmanager
-def running(kafka: KafkaBroker, processors: int) -> Iterator[Running]:
+def running(kafka: KafkaBroker, processors: int, workers: str = "processes") -> Iterator[Running]:
     """Run a number of processors on a topic with one event."""
     topic = f"bench-{uuid.uuid4().hex[:8]}"
     kafka.create_topic(topic)
     kafka.produce(topic, event(0))
     with tempfile.TemporaryDirectory(prefix="axe-bench-") as folder:
-        host = Running(Path(folder), kafka.bootstrap, topic, processors)
+        host = Running(Path(folder), kafka.bootstrap, topic, processors, workers)
         try:
             yield host
         finally:
@@ -96,41 +120,44 @@ def running(kafka: KafkaBroker, processors: int) -> Iterator[Running]:
     kafka.delete_topic(topic)
 
 
-def idle(kafka: KafkaBroker, *, processors: int = 10, seconds: float = 20) -> dict[str, float]:
+def idle(kafka: KafkaBroker, *, processors: int = 10, seconds: float = 20) -> list[dict[str, Any]]:
     """Measure the CPU that idle processors take, in percent of one core."""
     with running(kafka, processors) as host:
-        time.sleep(5)
+        # Workers look less often once nothing has moved for five seconds.
+        time.sleep(8)
         before, started = host.cpu_s(), time.perf_counter()
         time.sleep(seconds)
-        used = host.cpu_s() - before
-        return {"processors": processors, "cpu_percent": round(used / (time.perf_counter() - started) * 100, 2)}
+        used = (host.cpu_s() - before) / (time.perf_counter() - started) * 100
+    return [Wanted(f"{processors} idle processors", 2, is_limit=True, unit="% of a core").judged(used)]
 
 
-def start(kafka: KafkaBroker, *, processors: int = 10, rounds: int = 5) -> dict[str, float]:
-    """Measure `axe --help`, and from `axe run` to ten processors that have read."""
-    helps = []
-    for _ in range(rounds + 1):
+def start(kafka: KafkaBroker, *, processors: int = 20, rounds: int = 5) -> list[dict[str, Any]]:
+    """Measure `axe --help`, and from `axe run` to the first commit, and to one of each processor."""
+    helps, firsts, alls = [], [], []
+    for _ in range(rounds):
         started = time.perf_counter()
         subprocess.run([*AXE, "--help"], env=bench.environment(), check=True, capture_output=True)
         helps.append(time.perf_counter() - started)
-    with running(kafka, processors) as host:
-        return {"help_s": round(statistics.median(helps[1:]), 3), "up_and_read_s": round(host.ready_s, 2)}
-
-
-def memory(kafka: KafkaBroker) -> dict[str, float]:
-    """Measure what one more worker process costs, in MB of proportional set size."""
-    sizes = {}
-    for processors in (2, 10):
         with running(kafka, processors) as host:
-            time.sleep(3)
-            sizes[processors] = host.pss_mb()
-    return {
-        "two_mb": round(sizes[2], 1),
-        "ten_mb": round(sizes[10], 1),
-        "each_mb": round((sizes[10] - sizes[2]) / 8, 1),
-    }
+            firsts.append(host.first_s)
+            alls.append(host.all_s)
+    installed = f"start, {processors} installed plugins"
+    return [
+        Wanted("axe --help", None, unit="s").judged(statistics.median(helps)),
+        Wanted(f"{installed}, first commit", 2, is_limit=True, unit="s").judged(statistics.median(firsts)),
+        Wanted(f"{installed}, each has committed", None, unit="s").judged(statistics.median(alls)),
+    ]
 
 
-def shown(name: str, summary: dict[str, Any]) -> str:
-    """Write a summary as a line."""
-    return f"{name}: " + ", ".join(f"{key} {value}" for key, value in summary.items())
+def memory(kafka: KafkaBroker) -> list[dict[str, Any]]:
+    """Measure what one further processor costs, in MB of proportional set size."""
+    rows = []
+    for workers, bound in (("processes", 12), ("threads", 2)):
+        sizes = {}
+        for processors in (2, 10):
+            with running(kafka, processors, workers) as host:
+                time.sleep(3)
+                sizes[processors] = host.pss_mb()
+        row = Wanted(f"PSS of a further processor, {workers}", bound, is_limit=True, unit="MB")
+        rows.append(row.judged((sizes[10] - sizes[2]) / 8))
+    return rows
