@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .config import Config
@@ -76,25 +77,46 @@ class TopicDecoder:
         self._decode_key = key_decoder(settings.key)
         self._rule = event_type_of(settings.event_type, topic=topic)
         self._types = types
-        # Where only JSON is to be decoded, the type and the key are read when they are needed.
-        plain = own is None and self._decode_key is None and (types is None or self._rule.field is not None)
-        self._json = self._read if plain and isinstance(self._read, JsonReader) else None
+        self._json = self._read if isinstance(self._read, JsonReader) else None
         self._peek = self._json.peek(self._rule.field) if self._json and self._rule.field else _nothing
+        self.items = self._way()
+        """Turn records into events, refusals and failures; those that nobody wants are left out."""
+
+    def _way(self) -> Callable[[Sequence[Any]], list[Item]]:
+        """Choose how: where no decoder of a plugin is asked, types and keys are read when they are needed."""
+        if self._own is not None or self._decode_key is not None:
+            return self._each
+        if self._types is None:
+            return self._every if self._json is None else functools.partial(self._every_json, json=self._json)
+        if self._json is not None and self._rule.field is not None:
+            return functools.partial(self._wanted, json=self._json)
+        return self._each
 
     def type_of(self, raw: Any) -> str | None:
-        """Tell the event type of a record that is plain JSON."""
-        kind = self._rule.from_headers(self.form.headers(raw))
+        """Tell the event type of a record that a decoder of axe's own reads."""
+        kind = self._rule.from_headers(self.form.headers(raw) or ())
         content = self.form.value(raw)
         return self._rule.from_value(self._read(content)) if kind is None and content is not None else kind
 
-    def items(self, records: Sequence[Any]) -> list[Item]:
-        """Turn records into events and refusals."""
-        if self._json is None:
-            return [item for item in map(self._item, records) if item is not None]
-        return self._every(records, self._json) if self._types is None else self._wanted(records, self._json)
+    def _each(self, records: Sequence[Any]) -> list[Item]:
+        """Turn records into events one by one."""
+        return [item for item in map(self._item, records) if item is not None]
 
-    def _every(self, records: Sequence[Any], json: JsonReader) -> list[Item]:
-        """Turn records of plain JSON into events, whatever their types, which are read when somebody asks."""
+    def _every(self, records: Sequence[Any]) -> list[Item]:
+        """Turn records into events, whatever their types."""
+        items: list[Item] = []
+        append, read = items.append, self._read
+        content: Any
+        for raw, content in zip(records, map(self.form.value, records), strict=True):
+            try:
+                value = read(content)
+                append(Event(raw, value.value if type(value) is Decoded else value, self))
+            except Exception:  # noqa: BLE001 # a tombstone, or whatever: the careful way tells
+                items += self._items_of(raw)
+        return items
+
+    def _every_json(self, records: Sequence[Any], json: JsonReader) -> list[Item]:
+        """Turn records of JSON into events, whatever their types."""
         items: list[Item] = []
         append, quick, length = items.append, json.quick, json.quick_bytes
         value: Any
@@ -106,7 +128,7 @@ class TopicDecoder:
         return items
 
     def _wanted(self, records: Sequence[Any], json: JsonReader) -> list[Item]:
-        """Turn records of plain JSON into events of the wanted types; where those are few, others are not decoded."""
+        """Turn records of JSON into events of the wanted types; where those are few, others are not decoded."""
         items: list[Item] = []
         append, quick, length, peek = items.append, json.quick, json.quick_bytes, self._peek
         field, kind_of, types, form = self._rule.field, self._rule.from_headers, self._types or frozenset(), self.form

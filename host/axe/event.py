@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
@@ -60,7 +60,7 @@ class Form(NamedTuple):
     offset: Callable[[Any], int]
     key: Callable[[Any], bytes | None]
     value: Callable[[Any], bytes | None]
-    headers: Callable[[Any], Headers]
+    headers: Callable[[Any], Iterable[tuple[str, bytes | None]] | None]
     timestamp_ms: Callable[[Any], int | None]
 
     def record(self, raw: Any) -> Record:
@@ -73,7 +73,7 @@ class Form(NamedTuple):
             offset=self.offset(raw),
             key=self.key(raw),
             value=self.value(raw),
-            headers=self.headers(raw),
+            headers=tuple(self.headers(raw) or ()),
             timestamp_ms=self.timestamp_ms(raw),
         )
 
@@ -127,7 +127,7 @@ class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]:
         """The record's headers in order; a name may occur more than once."""
-        return self._origin.form.headers(self._raw)
+        return tuple(self._origin.form.headers(self._raw) or ())
 
     @property
     def timestamp(self) -> datetime | None:

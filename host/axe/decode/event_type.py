@@ -5,11 +5,10 @@ Split in two, so that a record whose headers name a type that nobody wants need 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ..errors import ConfigError
-from ..event import Headers
 from .value import Decoded
 
 
@@ -20,11 +19,11 @@ class EventTypeRule(NamedTuple):
     the decoder returned. ``field`` is where that looks in a JSON object, None where it never looks.
     """
 
-    from_headers: Callable[[Headers], str | None]
+    from_headers: Callable[[Iterable[tuple[str, bytes | None]]], str | None]
     from_value: Callable[[Any], str | None]
     field: str | None
 
-    def of(self, headers: Headers, decoded: Any) -> str | None:
+    def of(self, headers: Iterable[tuple[str, bytes | None]], decoded: Any) -> str | None:
         """Return the event type of a record that is decoded already."""
         found = self.from_headers(headers) if headers else None
         return self.from_value(decoded) if found is None else found
@@ -52,10 +51,15 @@ def event_type_of(rule: str | None, *, topic: str = "") -> EventTypeRule:
     raise ConfigError(f'{where}: "{rule}" is neither "header:NAME" nor "value:FIELD"')
 
 
-def type_from_headers(headers: Headers) -> str | None:
+def type_from_headers(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     """Return the event type that the headers name, by the rule for topics that have none."""
-    found = _header(headers, "type")
-    return _header(headers, "event_type") if found is None else found
+    kind = other = None
+    for name, value in headers:
+        if name == "type":
+            kind = _text(value) or kind
+        elif name == "event_type":
+            other = _text(value) or other
+    return other if kind is None else kind
 
 
 def type_from_value(decoded: Any) -> str | None:
@@ -68,15 +72,19 @@ def type_from_value(decoded: Any) -> str | None:
     return None
 
 
-def _header(headers: Headers, name: str) -> str | None:
+def _header(headers: Iterable[tuple[str, bytes | None]], name: str) -> str | None:
     found = None
     for header, value in headers:
-        if header == name and value:
-            try:
-                found = value.decode()
-            except UnicodeDecodeError:
-                continue
+        if header == name:
+            found = _text(value) or found
     return found
+
+
+def _text(value: bytes | None) -> str | None:
+    try:
+        return value.decode() if value else None
+    except UnicodeDecodeError:
+        return None
 
 
 def _field(decoded: Any, name: str) -> str | None:

@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 
 from ..config import refusal
 from ..errors import ConfigError, SourceError, SourceUnavailable, TopicMissing
-from ..event import Form, Headers
+from ..event import Form
 from ..log import get_logger
 
 log = get_logger()
@@ -84,11 +84,6 @@ def set_up_library() -> None:
         Consumer({"group.id": "axe", "session.timeout.ms": 2, "max.poll.interval.ms": 1})
 
 
-def _headers(message: Message) -> Headers:
-    found = message.headers()
-    return () if found is None else tuple(found)  # type: ignore[arg-type]  # a list when received
-
-
 def _timestamp_ms(message: Message) -> int | None:
     kind, timestamp_ms = message.timestamp()
     return timestamp_ms if kind else None
@@ -100,7 +95,7 @@ FORM = Form(
     offset=Message.offset,  # type: ignore[arg-type]
     key=Message.key,
     value=Message.value,
-    headers=_headers,
+    headers=Message.headers,  # type: ignore[arg-type]  # a list when received
     timestamp_ms=_timestamp_ms,
 )
 """How to read a message of the client: nothing is taken out of it before somebody asks."""
