@@ -231,14 +231,7 @@ class Host:
             case "status":
                 row["status"], row["reason"] = message["status"], message["error"]
             case "progress":
-                progress = {key: message[key] for key in ("position", "end", "lag")}
-                if group.has_got_on(message["name"], message["events"], message["position"]):
-                    group.deaths = 0
-                before = row["events"] - group.events.get(message["name"], 0)
-                refused = row["rejections"] - group.rejections.get(message["name"], 0)
-                group.events[message["name"]] = message["events"]
-                group.rejections[message["name"]] = message["rejections"]
-                row.update(progress, events=before + message["events"], rejections=refused + message["rejections"])
+                group.note_progress(row, message)
             case "ended":
                 row["status"], row["reason"] = message["status"], message["error"]
                 row["gave_up"] = not message["succeeded"] and self._signals == 0
