@@ -25,7 +25,11 @@ class Finding(NamedTuple):
 
 
 def check(ctx: typer.Context) -> int:
-    """Look at configuration, plugins, source, topics, databases and positions; exit 1 if something is wrong."""
+    """Look whether everything would run.
+
+    Looks at configuration, plugins, source, topics, databases and positions, and changes nothing. Exits with 1
+    if something is wrong.
+    """
     from .processors import described, described_plugins
     from .run import require_installed
 

@@ -35,13 +35,20 @@ def reset(
     ctx: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The processors.")] = None,
     *,
-    to: Annotated[str, typer.Option(metavar="WHERE", help="earliest, latest, an offset, an ISO time, or -1h30m.")],
-    topic: Annotated[str | None, typer.Option(help="Every processor that reads this topic, in this topic.")] = None,
-    wipe: Annotated[bool, typer.Option("--wipe", help="Also drop what the processor built.")] = False,
+    to: Annotated[
+        str, typer.Option(metavar="WHERE", help="earliest, latest, an offset, an ISO time, or how long ago: -1h30m.")
+    ],
+    topic: Annotated[
+        str | None, typer.Option(metavar="TOPIC", help="All that read this topic, in this topic; instead of names.")
+    ] = None,
+    wipe: Annotated[bool, typer.Option("--wipe", help="Also drop what was built: values and tables.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
 ) -> None:
-    """Move positions, while the processors run or not."""
+    """Move positions, while the processors run or not.
+
+    The plan is shown first: where each partition is, and where it goes. If one cannot go there, none is moved.
+    """
     from .. import operations
 
     session: Session = ctx.obj

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDE = 10_000
 
+EPILOG = "Everywhere, before or after the command: --config FILE, --json, --debug."
+"""What the help of each command ends with."""
+
 
 class Unread(Exception):
     """Nobody reads the output any more; not an OSError, which typer would make a failure of the work."""
