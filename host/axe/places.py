@@ -11,7 +11,7 @@ from typing import Any
 
 from .config import NAME, Config, masked_url
 from .discovery import discover
-from .errors import StoreError, StoreMissing
+from .errors import PluginError, StoreError, StoreMissing
 from .plugins import Openers, Plugins
 from .sources import BUILT_IN
 from .store import Place, SqlStore, Store, is_built_in, open_place, unknown_kind
@@ -91,7 +91,7 @@ class Places:
             try:
                 if settings.state is not None and name in self.of(name).processors():
                     found.add(name)
-            except StoreError:
+            except (PluginError, StoreError):
                 # There may be one: whoever opens it hears what is wrong, and the others are not left out.
                 found.add(name)
         return sorted(found)

@@ -634,6 +634,17 @@ def test_check_finds_a_database_that_is_gone(project: Project) -> None:
     assert project.json("status")["processors"][0]["status"] == "failed"
 
 
+def test_check_goes_on_where_the_server_of_the_databases_is_away(project: Project) -> None:
+    project.install("counter")
+    project.publish("studies", {})
+    project.configure(state="postgresql+psycopg://127.0.0.1:1/none")
+
+    findings = project.json("check", code=1)["findings"]
+
+    assert [one["subject"] for one in findings if one["result"] == "problem"] == ["database of counter"]
+    assert {"subject": "topic studies", "result": "ok", "message": "1 partition"} in findings
+
+
 # --- commands of plugins
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from .conftest import Project
@@ -50,3 +52,23 @@ def test_a_package_whose_import_takes_its_process_with_it_is_left_out_by_workers
     assert done.stderr.count(reason) == 1
     assert project.json("state", "counter") == {"count": 2}
     assert project.json("status")["processors"][0]["lag"] == 0
+
+
+def test_where_the_package_that_knows_it_is_broken_the_rest_is_still_told(project: Project) -> None:
+    project.install("drawer", "1 / 0", attribute=":Drawer", group="axe.plugins")
+    project.install("counter")
+    project.publish("studies", {})
+    project.work()
+    project.configure(source="drawer:")
+    said = (
+        'no plugin that works knows the `source` "drawer:"; broken: plugin drawer (axe-drawer 1.0) cannot be imported'
+    )
+
+    status = project.axe("status", "--json")
+    findings = {one["subject"]: one for one in project.json("check", code=1)["findings"]}
+
+    [row] = json.loads(status.stdout)["processors"]
+    assert (row["lag"], row["positions"][0]["position"], row["positions"][0]["end"]) == (None, 1, None)
+    assert said in status.stderr
+    assert said in findings["source drawer:"]["message"]
+    assert findings["database of counter"]["result"] == "ok"

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AxeError, ConfigError, SourceUnavailable
+from ..errors import AxeError, ConfigError, PluginError, SourceUnavailable
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -175,7 +175,7 @@ class Session:
         """
         try:
             self.source.cluster_id()
-        except SourceUnavailable as error:
+        except (PluginError, SourceUnavailable) as error:
             self.warn(str(error))
             return None
         return self.source
