@@ -72,3 +72,30 @@ def test_where_the_package_that_knows_it_is_broken_the_rest_is_still_told(projec
     assert said in status.stderr
     assert said in findings["source drawer:"]["message"]
     assert findings["database of counter"]["result"] == "ok"
+
+
+@pytest.mark.parametrize("command", ["run", "status", "check"])
+def test_a_url_that_nobody_knows_is_refused_with_the_known_kinds(project: Project, command: str) -> None:
+    project.configure(source="fault://name:canary@host")
+    project.install("beside", "class Beside: pass", attribute=":Beside", group="axe.plugins")
+    project.install("counter")
+
+    done = project.axe(command)
+
+    assert done.returncode == 2, done.stderr
+    assert '`source` is of the unknown kind "fault"; known are kafka://HOST:PORT, file:FOLDER' in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "canary" not in done.stderr
+
+
+def test_a_run_whose_only_package_that_may_know_it_is_broken_says_so(project: Project) -> None:
+    project.configure(source="drawer:")
+    project.install("drawer", "1 / 0", attribute=":Drawer", group="axe.plugins")
+    project.install("counter")
+
+    done = project.axe("run")
+
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(
+        'axe: no plugin that works knows the `source` "drawer:"; broken: plugin drawer (axe-drawer 1.0) cannot'
+    )
