@@ -47,7 +47,7 @@ def reset(
 ) -> None:
     """Move positions, while the processors run or not.
 
-    The plan is shown first: where each partition is, and where it goes. If one cannot go there, none is moved.
+    The plan is shown first, from where to where. If one partition cannot go there, none is moved.
     """
     from .. import operations
 
@@ -59,8 +59,7 @@ def reset(
     # All of them before the first is moved: where one cannot go there, none is.
     plans = [_plan(session, name, topic, target, wipe=wipe) for name in _chosen(session, names or [], topic)]
     rows = [row for plan in plans for row in _rows(plan, wipe=wipe)]
-    rows_shown = [(*list(row.values())[:-1], "yes" if wipe else "no") for row in rows]
-    moved = table(("processor", "partition", "#from", "#to", "wipe"), rows_shown)
+    moved = _table(rows)
     document: dict[str, Any] = {"dry_run": dry_run, "wipe": wipe, "plan": rows}
     if dry_run:
         session.show(document, moved)
@@ -151,6 +150,11 @@ def _rows(plan: _Plan, *, wipe: bool) -> list[dict[str, Any]]:
         {"processor": plan.name, "partition": str(at), "from": plan.before[at], "to": position, "wipe": wipe}
         for at, position in sorted(plan.after.items())
     ]
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    lines = [[*list(row.values())[:-1], "yes" if row["wipe"] else "no"] for row in rows]
+    return table(("processor", "partition", "#from", "#to", "wipe"), lines)
 
 
 def _ask(session: Session, plan: Any, *, wipe: bool) -> None:
