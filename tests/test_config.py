@@ -106,7 +106,7 @@ def test_an_empty_variable_is_an_unset_one(write: Write, monkeypatch: pytest.Mon
     [
         (None, None, ["no configuration at", "axe.toml", "--config FILE", "AXE_CONFIG", "source =", "state ="]),
         (None, "gone.toml", ["AXE_CONFIG names", "gone.toml", "does not exist"]),
-        ("gone.toml", None, ["--config names", "gone.toml", "does not exist"]),
+        ("gone.toml", None, ["no configuration at", "gone.toml", "--config FILE"]),
     ],
 )
 def test_a_missing_file_says_where_it_was_looked_for_and_what_to_write(

@@ -12,7 +12,7 @@ from .hooks import first_answer
 from .log import get_logger
 from .places import Places
 from .processor import Processor
-from .sources import BUILT_IN, Source, open_source
+from .sources import Source, is_built_in, open_source
 
 
 def source(config: Config, name: str, places: Places, processor: Processor | None = None) -> Source:
@@ -20,7 +20,7 @@ def source(config: Config, name: str, places: Places, processor: Processor | Non
     opened: Source | None = None
     if processor is not None:
         opened = first_answer(processor.hooks, "open_source", config.plugins, url=config.source)
-    if opened is None and config.source.partition(":")[0] not in BUILT_IN:
+    if opened is None and not is_built_in(config.source):
         opened = places.openers.ask("open_source", config.source)
     if opened is not None:
         return opened

@@ -70,8 +70,7 @@ class Host:
         self._import_limit_s = import_limit_s()
         start_fork_server()
 
-        self._signals = 0
-        self._again = False
+        self._signals, self._again = 0, False
         found = discover(config)
         self._plugins, self._probed = self._looked_at(found.plugins)
         self._places = Places(config, lambda: self._plugins)
@@ -136,6 +135,7 @@ class Host:
 
         Raises:
             HostRunning: another host runs on a state folder of these processors.
+            ConfigError: nobody knows the source, or a state.
         """
         with ExitStack() as locks:
             self._startup(locks)
@@ -151,6 +151,7 @@ class Host:
         return HostResult(rows, 1 if bad or self._signals > 1 else 0, plugins)
 
     def _startup(self, locks: ExitStack) -> None:
+        self._places.openers.require_source()
         for place in self._places.distinct(name for name in self._rows.names if NAME.match(name)):
             place.prepare()
             if (lock := place.host_lock()) is not None:
@@ -231,14 +232,7 @@ class Host:
             case "status":
                 row["status"], row["reason"] = message["status"], message["error"]
             case "progress":
-                progress = {key: message[key] for key in ("position", "end", "lag")}
-                if group.has_got_on(message["name"], message["events"], message["position"]):
-                    group.deaths = 0
-                before = row["events"] - group.events.get(message["name"], 0)
-                refused = row["rejections"] - group.rejections.get(message["name"], 0)
-                group.events[message["name"]] = message["events"]
-                group.rejections[message["name"]] = message["rejections"]
-                row.update(progress, events=before + message["events"], rejections=refused + message["rejections"])
+                group.note_progress(row, message)
             case "ended":
                 row["status"], row["reason"] = message["status"], message["error"]
                 row["gave_up"] = not message["succeeded"] and self._signals == 0

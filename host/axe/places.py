@@ -9,18 +9,18 @@ from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
 
+from . import sources
 from .config import NAME, Config, masked_url
 from .discovery import discover
-from .errors import StoreError, StoreMissing
+from .errors import PluginError, StoreError, StoreMissing
 from .plugins import Openers, Plugins
-from .sources import BUILT_IN
 from .store import Place, SqlStore, Store, is_built_in, open_place, unknown_kind
 
 
 def all_built_in(config: Config) -> bool:
     """Tell whether every URL of a configuration is of a kind that needs no package of ``axe.plugins``."""
     states = {config.state, *(one.state for one in config.processors.values() if one.state is not None)}
-    return config.source.partition(":")[0] in BUILT_IN and all(map(is_built_in, states))
+    return sources.is_built_in(config.source) and all(map(is_built_in, states))
 
 
 class Places:
@@ -93,7 +93,7 @@ class Places:
             try:
                 if settings.state is not None and name in self.of(name).processors():
                     found.add(name)
-            except StoreError:
+            except (PluginError, StoreError):
                 # There may be one: whoever opens it hears what is wrong, and the others are not left out.
                 found.add(name)
         return sorted(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from .config import Config
@@ -10,6 +10,7 @@ from .discovery import Found, FoundStatus, discover, load, load_plugin
 from .errors import PluginError
 from .hooks import first_answer, new_plugin_manager, register
 from .log import get_logger
+from .sources import is_built_in, unknown_kind
 
 
 class Plugins(NamedTuple):
@@ -91,11 +92,20 @@ class Openers:
         manager, faults = self._made[hook]
         answer = first_answer(manager, hook, self._config.plugins, url=url, **given)
         if answer is None and faults:
-            # Only the scheme is shown: the rest may hold a password.
-            what = f'`{"source" if hook == "open_source" else "state"}` "{url.partition(":")[0]}:"'
-            message = f"no plugin that works knows the {what}; broken: {'; '.join(faults)}"
-            raise PluginError(message)
+            raise _broken("source" if hook == "open_source" else "state", url, faults)
         return answer
+
+    def require_source(self) -> None:
+        """Refuse a source that nobody can know, before every worker does; nothing is imported.
+
+        Raises:
+            ConfigError: no package has ``open_source``.
+            PluginError: likewise, and a broken one may.
+        """
+        url, plugins = self._config.source, self._plugins()
+        if is_built_in(url) or plugins.open_source:
+            return
+        raise _broken("source", url, plugins.faults) if plugins.faults else unknown_kind(url)
 
     def _make(self, hook: str) -> tuple[Any, list[str]]:
         plugins = self._plugins()
@@ -108,3 +118,9 @@ class Openers:
         for name, plugin in load_plugins(self._config, having, "", having=hook, on_broken=leave_out):
             register(manager, plugin, name)
         return manager, faults
+
+
+def _broken(setting: str, url: str, faults: Sequence[str]) -> PluginError:
+    # Only the scheme is shown: the rest may hold a password.
+    what = f'`{setting}` "{url.partition(":")[0]}:"'
+    return PluginError(f"no plugin that works knows the {what}; broken: {'; '.join(faults)}")

@@ -152,7 +152,17 @@ class Group:
         """The names of the processors, for a line of the log."""
         return ", ".join(found.name for found in self.members)
 
-    def has_got_on(self, name: str, events: int, position: int | None) -> bool:
+    def note_progress(self, row: dict[str, Any], message: dict[str, Any]) -> None:
+        """Bring the row of a processor up to date; what a worker counts begins anew with each worker."""
+        name, events, rejections = message["name"], message["events"], message["rejections"]
+        if self._has_got_on(name, events, message["position"]):
+            self.deaths = 0
+        row["events"] += events - self.events.get(name, 0)
+        row["rejections"] += rejections - self.rejections.get(name, 0)
+        self.events[name], self.rejections[name] = events, rejections
+        row.update((key, message[key]) for key in ("position", "end", "lag"))
+
+    def _has_got_on(self, name: str, events: int, position: int | None) -> bool:
         """Tell whether a processor has done something since it was last heard of; not that it has begun again."""
         furthest = self.furthest.get(name)
         if position is not None:

@@ -39,14 +39,16 @@ def test_help_names_every_command_and_imports_nothing_heavy(project: Project) ->
     assert done.returncode == 0, done.stderr
     for command in ("run", "processors", "check", "status", "reset", "pause", "resume", "rejections", "state"):
         assert f"\n  {command} " in done.stdout
+    assert "..." not in done.stdout.partition("Commands:")[2]
 
 
-@pytest.mark.parametrize("command", ["run", "status", "reset", "rejections show"])
-def test_every_command_has_its_own_help(project: Project, command: str) -> None:
+@pytest.mark.parametrize("command", ["run", "status", "reset", "rejections list", "rejections show"])
+def test_every_command_has_its_own_help_which_names_the_options_of_all(project: Project, command: str) -> None:
     done = project.axe(*command.split(), "--help")
 
     assert done.returncode == 0
-    assert "Usage: axe" in done.stdout
+    assert f"Usage: axe {command} " in done.stdout
+    assert "--config FILE, --json, --debug" in done.stdout
 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["status", "--nonsense"], ["reset", "counter"], ["--config"]])
@@ -630,6 +632,17 @@ def test_check_finds_a_database_that_is_gone(project: Project) -> None:
     assert [one["subject"] for one in problems] == ["database of counter"]
     assert "is gone" in problems[0]["message"]
     assert project.json("status")["processors"][0]["status"] == "failed"
+
+
+def test_check_goes_on_where_the_server_of_the_databases_is_away(project: Project) -> None:
+    project.install("counter")
+    project.publish("studies", {})
+    project.configure(state="postgresql+psycopg://127.0.0.1:1/none")
+
+    findings = project.json("check", code=1)["findings"]
+
+    assert [one["subject"] for one in findings if one["result"] == "problem"] == ["database of counter"]
+    assert {"subject": "topic studies", "result": "ok", "message": "1 partition"} in findings
 
 
 # --- commands of plugins

@@ -239,3 +239,38 @@ def test_services_of_a_package_that_no_processor_uses_start_there_too(project: P
     project.json("run", "--until-end")
 
     assert (project.folder / "served").read_text() == "yes"
+
+
+# --- what a broken package keeps nobody from seeing
+
+BROKEN = "plugin vault (axe-vault 1.0) cannot be imported: ZeroDivisionError"
+
+
+def test_a_state_that_a_broken_package_knows_hides_no_other_processor(project: Project) -> None:
+    project.configure('[processors.apart]\nstate = "vault:"\n')
+    project.install("vault", "1 / 0", group="axe.plugins")
+    for name in ("apart", "counter"):
+        project.install(name)
+    project.publish("studies", {})
+    project.work("counter")
+
+    rows = {row["name"]: row for row in project.json("status")["processors"]}
+    findings = {one["subject"]: one for one in project.json("check", code=1)["findings"]}
+
+    assert (rows["counter"]["status"], rows["counter"]["lag"]) == ("stopped", 0)
+    assert (rows["apart"]["status"], BROKEN in rows["apart"]["last_error"]) == ("failed", True)
+    assert findings["database of counter"]["result"] == "ok"
+    assert BROKEN in findings["database of apart"]["message"]
+
+
+def test_a_common_state_that_a_broken_package_knows_is_a_finding_of_check(project: Project) -> None:
+    project.configure(state="vault:")
+    project.install("vault", "1 / 0", group="axe.plugins")
+    project.install("counter")
+    project.publish("studies", {})
+
+    findings = {one["subject"]: one for one in project.json("check", code=1)["findings"]}
+
+    assert findings["topic studies"]["result"] == "ok"
+    assert findings["plugin vault"]["result"] == "problem"
+    assert BROKEN in findings["database of counter"]["message"]

@@ -17,9 +17,8 @@ import typer
 
 from ..errors import AxeError, ConfigError
 from . import check, hold, processors, rejections, reset, run, state, status
-from .session import Session, Unread
+from .session import EPILOG, Session, Unread
 
-_EPILOG = "Everywhere, before or after the command: --config FILE, --json, --debug."
 _WITH_VALUE = ("--config",)
 _FLAGS = ("--json", "--debug")
 _INTERRUPTED = 130
@@ -60,8 +59,8 @@ for _command, _name in (
     (hold.resume, "resume"),
     (state.state, "state"),
 ):
-    app.command(_name, epilog=_EPILOG)(_command)
-app.add_typer(rejections.app, name="rejections", epilog=_EPILOG)
+    app.command(_name, epilog=EPILOG)(_command)
+app.add_typer(rejections.app, name="rejections", epilog=EPILOG)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

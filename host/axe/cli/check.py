@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
-from ..errors import AxeError, SourceUnavailable
+from ..errors import AxeError, ConfigError, PluginError, SourceUnavailable
 from .session import Session, table
 
 if TYPE_CHECKING:
@@ -25,7 +25,11 @@ class Finding(NamedTuple):
 
 
 def check(ctx: typer.Context) -> int:
-    """Look at configuration, plugins, source, topics, databases and positions; exit 1 if something is wrong."""
+    """Look whether everything would run.
+
+    Looks at configuration, plugins, source, topics, databases and positions, and changes nothing. Exits with 1
+    if something is wrong.
+    """
     from .processors import described, described_plugins
     from .run import require_installed
 
@@ -41,7 +45,7 @@ def check(ctx: typer.Context) -> int:
     findings += found
     if source is not None:
         findings += _of_topics(source, topics)
-    for name in session.known():
+    for name in _known(session):
         findings += _of_store(session, name, versions.get(name), source)
     wrong = sum(finding.result == _PROBLEM for finding in findings)
     session.show(
@@ -92,7 +96,7 @@ def _source(session: Session) -> tuple[Source | None, list[Finding]]:
     subject = f"source {masked_url(session.config.source)}"
     try:
         session.source.cluster_id()
-    except SourceUnavailable as error:
+    except (PluginError, SourceUnavailable) as error:
         return None, [Finding(subject, _PROBLEM, str(error))]
     return session.source, [Finding(subject, _OK)]
 
@@ -108,6 +112,19 @@ def _of_topics(source: Source, topics: dict[str, list[str]]) -> list[Finding]:
         else:
             findings.append(Finding(f"topic {topic}", _OK, f"{count} partition{'s' if count != 1 else ''}"))
     return findings
+
+
+def _known(session: Session) -> list[str]:
+    """List the processors whose databases are to be looked at."""
+    from ..config import NAME
+
+    try:
+        return session.known()
+    except ConfigError:
+        raise
+    except AxeError:
+        # Nobody can tell which there are: the finding about each that is installed says why.
+        return sorted(filter(NAME.match, session.installed()))
 
 
 def _of_store(session: Session, name: str, version: int | None, source: Source | None) -> list[Finding]:

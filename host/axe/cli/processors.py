@@ -17,7 +17,10 @@ _PLUGIN_COLUMNS = ("name", "distribution", "version", "hooks", "status", "reason
 
 
 def processors(ctx: typer.Context) -> None:
-    """List what is installed, processors and plugins: ready, blocked or broken, and why."""
+    """List what is installed and what is broken.
+
+    Processors and plugins: ready, blocked or broken, and why. Each is imported in a process of its own.
+    """
     session: Session = ctx.obj
     rows, plugins = described(session), described_plugins(session)
     tables = [

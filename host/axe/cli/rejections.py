@@ -8,18 +8,20 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import AxeError
-from .session import Session, table
+from .session import EPILOG, Session, table
 
 app = typer.Typer(help="Look at the events that were refused.", no_args_is_help=True, rich_markup_mode=None)
 
 _SHORT = ("id", "topic", "partition", "offset", "timestamp", "reason", "attempts", "rejected_at", "status")
 
 
-@app.command("list")
+@app.command("list", epilog=EPILOG)
 def list_(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only those of this processor.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many of each processor, oldest first.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="At most so many of each processor, oldest first.")
+    ] = None,
 ) -> int:
     """List the dead letters, without their contents."""
     session: Session = ctx.obj
@@ -40,13 +42,16 @@ def list_(
     return 1 if failed else 0
 
 
-@app.command()
+@app.command(epilog=EPILOG)
 def show(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The processor.")],
     number: Annotated[int, typer.Argument(metavar="ID", help="The number in `axe rejections list`.")],
 ) -> None:
-    """Show one dead letter with its bytes: as text where they are UTF-8, else as base64."""
+    """Show one dead letter with its bytes.
+
+    Key, value and headers are shown as text where they are UTF-8, else as base64.
+    """
     session: Session = ctx.obj
     (name,) = session.require_known([name])
     with session.store(name) as store:

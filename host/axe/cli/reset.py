@@ -35,13 +35,20 @@ def reset(
     ctx: typer.Context,
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="The processors.")] = None,
     *,
-    to: Annotated[str, typer.Option(metavar="WHERE", help="earliest, latest, an offset, an ISO time, or -1h30m.")],
-    topic: Annotated[str | None, typer.Option(help="Every processor that reads this topic, in this topic.")] = None,
-    wipe: Annotated[bool, typer.Option("--wipe", help="Also drop what the processor built.")] = False,
+    to: Annotated[
+        str, typer.Option(metavar="WHERE", help="earliest, latest, an offset, an ISO time, or how long ago: -1h30m.")
+    ],
+    topic: Annotated[
+        str | None, typer.Option(metavar="TOPIC", help="All that read this topic, in this topic; instead of names.")
+    ] = None,
+    wipe: Annotated[bool, typer.Option("--wipe", help="Also drop what was built: values and tables.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
 ) -> None:
-    """Move positions, while the processors run or not."""
+    """Move positions, while the processors run or not.
+
+    The plan is shown first, from where to where. If one partition cannot go there, none is moved.
+    """
     from .. import operations
 
     session: Session = ctx.obj
@@ -52,8 +59,7 @@ def reset(
     # All of them before the first is moved: where one cannot go there, none is.
     plans = [_plan(session, name, topic, target, wipe=wipe) for name in _chosen(session, names or [], topic)]
     rows = [row for plan in plans for row in _rows(plan, wipe=wipe)]
-    rows_shown = [(*list(row.values())[:-1], "yes" if wipe else "no") for row in rows]
-    moved = table(("processor", "partition", "#from", "#to", "wipe"), rows_shown)
+    moved = _table(rows)
     document: dict[str, Any] = {"dry_run": dry_run, "wipe": wipe, "plan": rows}
     if dry_run:
         session.show(document, moved)
@@ -144,6 +150,11 @@ def _rows(plan: _Plan, *, wipe: bool) -> list[dict[str, Any]]:
         {"processor": plan.name, "partition": str(at), "from": plan.before[at], "to": position, "wipe": wipe}
         for at, position in sorted(plan.after.items())
     ]
+
+
+def _table(rows: list[dict[str, Any]]) -> Any:
+    lines = [[*list(row.values())[:-1], "yes" if row["wipe"] else "no"] for row in rows]
+    return table(("processor", "partition", "#from", "#to", "wipe"), lines)
 
 
 def _ask(session: Session, plan: Any, *, wipe: bool) -> None:

@@ -29,9 +29,15 @@ def run(
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Stop once every processor has read what was there at the start.")
     ] = False,
-    only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run this processor; repeatable.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Run only this processor; may be given several times.")
+    ] = None,
 ) -> int:
-    """Run the installed processors until stopped."""
+    """Run the installed processors until stopped.
+
+    Ctrl-C or SIGTERM lets each finish its batch, a second one ends them at once. After SIGHUP it starts anew, with
+    what has been installed since.
+    """
     session: Session = ctx.obj
     session.guard_stdout()
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AxeError, ConfigError, SourceUnavailable
+from ..errors import AxeError, ConfigError, PluginError, SourceUnavailable
 
 if TYPE_CHECKING:
     from ..config import Config
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 # Names, topics and reasons are chosen by others: none of them may write to the terminal as it likes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDE = 10_000
+
+EPILOG = "Everywhere, before or after the command: --config FILE, --json, --debug."
+"""What the help of each command ends with."""
 
 
 class Unread(Exception):
@@ -172,7 +175,7 @@ class Session:
         """
         try:
             self.source.cluster_id()
-        except SourceUnavailable as error:
+        except (PluginError, SourceUnavailable) as error:
             self.warn(str(error))
             return None
         return self.source

@@ -16,7 +16,9 @@ def state(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The processor.")],
     key: Annotated[str | None, typer.Argument(metavar="KEY", help="Only the value of this key.")] = None,
 ) -> None:
-    """Show the values as they are committed now, without disturbing the worker.
+    """Show the values of a processor.
+
+    They are as they are committed now, and the worker is not disturbed.
 
     With --json: an object of all values, or the value of KEY alone.
     """

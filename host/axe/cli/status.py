@@ -19,7 +19,10 @@ def status(
     *,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every two seconds, until Ctrl-C.")] = False,
 ) -> None:
-    """Show each processor's state, positions, lag, rejections, last error and workers."""
+    """Show what each processor does and how far it is.
+
+    Status, positions, lag, rejections, last error and workers, also of processors that are no longer installed.
+    """
     session: Session = ctx.obj
     if not watch:
         rows = snapshots(session)

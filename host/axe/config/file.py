@@ -11,16 +11,16 @@ from ..errors import ConfigError
 
 
 def find_file(config: str | Path | None) -> tuple[Path, str]:
-    """Return the file to read, absolute, and how it was asked for."""
+    """Return the file to read, absolute, and the variable that names it, if one does."""
     if config is not None:
-        return Path(config).absolute(), "--config"
+        return Path(config).absolute(), ""
     if named := os.environ.get("AXE_CONFIG"):
         return Path(named).absolute(), "AXE_CONFIG"
     return Path.cwd() / "axe.toml", ""
 
 
-def read_toml(path: Path, asked: str) -> dict[str, Any]:
-    """Read it; ``asked`` says for the message of an error who named it.
+def read_toml(path: Path, variable: str) -> dict[str, Any]:
+    """Read it; ``variable`` is for the message of an error.
 
     Raises:
         ConfigError: it does not exist, cannot be read, or is no TOML.
@@ -29,7 +29,7 @@ def read_toml(path: Path, asked: str) -> dict[str, Any]:
         text = path.read_bytes().decode("utf-8-sig")
         return tomllib.loads(text)
     except FileNotFoundError:
-        where = f"{asked} names {path}, which does not exist" if asked else f"no configuration at {path}"
+        where = f"{variable} names {path}, which does not exist" if variable else f"no configuration at {path}"
         advice = 'write one with the lines source = "file:FOLDER" and state = "sqlite:FOLDER"'
         message = f"{where}: {advice}, or name another with --config FILE or AXE_CONFIG"
         raise ConfigError(message) from None

@@ -43,8 +43,8 @@ def load(config: str | Path | Mapping[str, Any] | None = None) -> Config:
     """
     if isinstance(config, Mapping):
         return _Loader("configuration", Path.cwd(), None).load(config)
-    path, asked = find_file(config)
-    return _Loader(str(path), path.parent, path).load(read_toml(path, asked))
+    path, variable = find_file(config)
+    return _Loader(str(path), path.parent, path).load(read_toml(path, variable))
 
 
 _Table = TypeVar("_Table", HostConfig, TopicConfig, ProcessorConfig, LogConfig)

@@ -108,9 +108,19 @@ def open_source(url: str, *, group: str, properties: Mapping[str, Any], client_i
             from .memory import MemorySource, memory_log
 
             return MemorySource(memory_log(rest))
+    raise unknown_kind(url)
+
+
+def is_built_in(url: str) -> bool:
+    """Tell whether ``open_source`` knows a URL's kind: no plugin need be imported for it."""
+    return url.partition(":")[0] in BUILT_IN
+
+
+def unknown_kind(url: str) -> ConfigError:
+    """Say that neither axe nor a plugin knows a URL."""
     # Only the scheme is shown: the rest may hold a password.
-    known = "kafka://HOST:PORT, file:FOLDER, memory:NAME"
-    raise ConfigError(f'source of the unknown kind "{scheme if colon else url}"; known are {known}')
+    known = "kafka://HOST:PORT, file:FOLDER, memory:NAME, and what an installed plugin's open_source hook knows"
+    return ConfigError(f'`source` is of the unknown kind "{url.partition(":")[0]}"; known are {known}')
 
 
 def _brokers(rest: str) -> str:
