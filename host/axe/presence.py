@@ -11,14 +11,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from .processor import Status
-from .store import Store
+from .store import ALIVE_S, Store
 from .trial import told
 
 if TYPE_CHECKING:
     from .log import Logger
 
-_HEARTBEAT_S = 5.0
-_ALIVE_S = 3 * _HEARTBEAT_S
+_HEARTBEAT_S = ALIVE_S / 3
 
 
 class Presence:
@@ -108,7 +107,7 @@ class Presence:
         owners = {row.owner for row in self._store.positions().values()} - {self.worker, None}
         now = datetime.now(UTC)
         return any(
-            row["worker"] in owners and (now - datetime.fromisoformat(row["heartbeat_at"])).total_seconds() < _ALIVE_S
+            row["worker"] in owners and (now - datetime.fromisoformat(row["heartbeat_at"])).total_seconds() < ALIVE_S
             for row in self._store.workers()
         )
 

@@ -12,9 +12,8 @@ from typing import Any
 from .errors import AxeError, TopicMissing
 from .event import TopicPartition
 from .sources import Bounds, Source
-from .store import Control, Store
+from .store import ALIVE_S, Control, Store
 
-_HEARTBEAT_LASTS_S = 15
 _CLOCK_SLACK_S = 2
 
 
@@ -73,7 +72,7 @@ def _is_alive(worker: Mapping[str, Any], now: datetime) -> bool:
     A handler that takes minutes keeps its worker from writing, and is no reason to call it stopped.
     """
     heartbeat = datetime.fromisoformat(worker["heartbeat_at"])
-    if (now - heartbeat).total_seconds() < _HEARTBEAT_LASTS_S:
+    if (now - heartbeat).total_seconds() < ALIVE_S:
         return True
     if worker["host"] != socket.gethostname():
         return False

@@ -24,7 +24,10 @@ from typing import Any, NamedTuple, Protocol, Self
 from ..errors import StoreError
 from ..event import Rejection, TopicPartition
 
-__all__ = ["Control", "HandlerState", "Move", "Store", "StoredPosition", "Transaction"]
+__all__ = ["ALIVE_S", "Control", "HandlerState", "Move", "Store", "StoredPosition", "Transaction"]
+
+ALIVE_S = 15.0
+"""A worker that has not written for so long is taken for dead; it writes three times as often."""
 
 
 class StoredPosition(NamedTuple):

@@ -14,12 +14,9 @@ from . import tables
 from .control import read_control
 from .database import Database
 from .positions import read_positions
-from .protocol import Control, StoredPosition
+from .protocol import ALIVE_S, Control, StoredPosition
 from .text import clean
 from .transaction import Transaction
-
-# A worker that has not written for so long is taken for dead; it writes every five seconds.
-_ALIVE_S = 15
 
 
 class Store:
@@ -155,7 +152,7 @@ class Store:
         if unless_directed:
             statement = statement.where(tables.processor.c.pending.is_(None), tables.processor.c.paused == 0)
         if worker is not None:
-            fresh = tables.timestamp(datetime.now(UTC) - timedelta(seconds=_ALIVE_S))
+            fresh = tables.timestamp(datetime.now(UTC) - timedelta(seconds=ALIVE_S))
             owned_by_others = select(tables.offsets.c.owner).join(
                 tables.workers, tables.workers.c.worker == tables.offsets.c.owner
             )

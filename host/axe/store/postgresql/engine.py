@@ -57,4 +57,4 @@ def unavailable(server: str, error: BaseException | None) -> StoreUnavailable:
 
 def _cannot_be_used(server: str, error: BaseException | None) -> str:
     lines = str(error or "").strip().splitlines() or ["no answer"]
-    return f"PostgreSQL at {server} cannot be used: {lines[0]}"
+    return f"PostgreSQL at {server} cannot be used: {lines[0]}; see to the server, or to the URL in `state`"

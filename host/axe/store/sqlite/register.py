@@ -53,7 +53,12 @@ class Register:
         except ValueError as error:
             message = f"{self._path} cannot be read ({error}); restore it from a backup"
             raise StoreCorrupt(message) from error
-        if not isinstance(found, dict) or not isinstance(found.get("processors"), dict) or "store_id" not in found:
+        if (
+            not isinstance(found, dict)
+            or not isinstance(found.get("processors"), dict)
+            or not isinstance(found.get("format", FORMAT), int)
+            or "store_id" not in found
+        ):
             message = f"{self._path} is not what axe wrote; restore it from a backup"
             raise StoreCorrupt(message)
         if found.get("format", FORMAT) > FORMAT:
