@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from axe.errors import HostRunning, StoreUnavailable
+from axe.errors import HostRunning, StoreCorrupt, StoreUnavailable
 from axe.store import SqlStore, open_place
 from axe.store.sqlite import SqliteFolder
 from axe.store.sqlite.locks import FileLock, WriterLock
@@ -165,6 +165,24 @@ def test_a_register_that_no_descriptor_is_left_for_is_not_damaged(folder: Sqlite
 
     with no_descriptors_left(), pytest.raises(StoreUnavailable, match=r"axe-store\.json .*Too many open files"):
         folder.processors()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "junk",
+        "[]",
+        "{}",
+        '{"store_id": "a", "processors": []}',
+        '{"store_id": 1, "processors": {}, "format": ""}',
+    ],
+)
+def test_a_register_that_somebody_edited_into_nonsense_is_refused(folder: SqliteFolder, content: str) -> None:
+    (folder.folder / "axe-store.json").write_text(content)
+
+    with pytest.raises(StoreCorrupt, match=r"axe-store\.json .*; restore it from a backup"):
+        SqlStore(folder.database(NAME), NAME).open()
 
 
 def test_a_register_that_cannot_be_written_leaves_nothing_beside_it(folder: SqliteFolder) -> None:
