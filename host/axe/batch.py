@@ -21,6 +21,7 @@ from .failpoints import failpoint
 from .hooks import notify
 from .processor import Processor
 from .reading import Reading
+from .stages import Stages
 from .store import Move, Store, Transaction
 from .trial import Trial
 
@@ -65,6 +66,7 @@ class Batches:
         self.events = 0
         self.rejections = 0
         self.commits = 0
+        self.stages = Stages()
         self._processor = processor
         self._settings = settings
         self._log = log
@@ -150,6 +152,7 @@ class Batches:
         # Decoded for each attempt anew: a handler may change what it gets.
         with self._plugin_runs():
             items = self._trial.carry_out(self._dispatcher.decode(records))
+        self.stages.end("decode")
         reading = self._reading
         if not items:
             reading.pass_over(records)
@@ -161,9 +164,11 @@ class Batches:
             moves = reading.moves(records)
             transaction.advance(moves, self._worker)
             failpoint("after_advance")
+            self.stages.end("store")
             handle = self._one_by_one if isolated else self._all_at_once
             with self._plugin_runs(), transaction.plugin_code():
                 refused, failed = handle(transaction, items)
+            self.stages.end("dispatch")
             refused = self._trial.counted(refused)
             if refused:
                 # A handler may have ended the transaction; then the batch is undone, before we write into nothing.
@@ -179,6 +184,7 @@ class Batches:
                 transaction.add_dead_letter(item.rejection(self._processor.name))
             failpoint("before_commit")
             transaction.commit()
+        self.stages.end("commit")
         failpoint("after_commit")
         events = len(items) if failed is None else [item.record for item in items].index(failed.record)
         self._committed(moves, events, refused, started)

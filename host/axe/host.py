@@ -236,6 +236,7 @@ class Host:
             case "ended":
                 row["status"], row["reason"] = message["status"], message["error"]
                 row["gave_up"] = not message["succeeded"] and self._signals == 0
+                row["stages"] = message["stages"]
                 group.done.add(message["name"])
 
     def _hear_of_import(self, group: Group, message: dict[str, Any]) -> None:

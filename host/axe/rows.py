@@ -40,7 +40,7 @@ class Rows:
         """Return the row of a processor, which is made when it is first asked for."""
         if name not in self._processors:
             row = {"name": name, "status": "unassigned", "events": 0, "rejections": 0, "reason": None}
-            row |= {"position": None, "end": None, "lag": None}
+            row |= {"position": None, "end": None, "lag": None, "stages": None}
             row["database"] = None
             # An impossible name never has one, and asking for it could lead anywhere.
             if NAME.match(name):

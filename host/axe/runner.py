@@ -106,6 +106,11 @@ class Runner:
         return self._batches.rejections
 
     @property
+    def stages(self) -> dict[str, float] | None:
+        """How many microseconds each stage of its batches took for an event."""
+        return self._batches.stages.per_event_us(self.events)
+
+    @property
     def positions(self) -> Positions:
         """The next offsets to read, as far as they are committed."""
         return self._reading.positions
@@ -242,10 +247,12 @@ class Runner:
         still connecting, nor with records that only moved the position in memory.
         """
         reading, commits = self._reading, self._batches.commits
-        failed = None
+        failed, stages = None, self._batches.stages
+        stages.start()
         records = reading.take(events=self._batches.wanted, size=self._settings.batch.bytes, timeout_s=_POLL_S)
         failpoint("after_poll")
         if records:
+            stages.end("fetch")
             failed = self._batches.process(records)
             self._mirror()
             if failed is not None:

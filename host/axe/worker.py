@@ -193,7 +193,8 @@ class _Worker:
                 self._end_if_stuck(name, runner)
         for name, runner in self._runners.items():
             self._progress(name, runner)
-            self._tell("ended", name, status=runner.status.value, error=runner.error, succeeded=runner.succeeded)
+            how = {"status": runner.status.value, "error": runner.error, "succeeded": runner.succeeded}
+            self._tell("ended", name, **how, stages=runner.stages)
 
     def _pause_s(self, moved_at: float, running_at: float) -> float:
         now = time.monotonic()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from .conftest import Project
 
 
@@ -14,6 +16,28 @@ def test_an_impossible_name_has_no_database(project: Project) -> None:
 
     assert (rows["Imp.Name"]["status"], rows["Imp.Name"]["database"]) == ("broken", None)
     assert rows["counter"]["database"].endswith("counter.db")
+
+
+def test_a_profile_shows_where_the_time_of_each_processor_went(project: Project) -> None:
+    project.install("counter")
+    project.publish("studies", *({} for _ in range(50)))
+
+    done = project.axe("run", "--until-end", "--profile")
+
+    [line] = [line for line in done.stdout.splitlines() if line.startswith("counter") and line.endswith("%")]
+    *stages, together = (float(number.replace(",", "")) for number in line.split()[1:-1])
+    assert min(stages) > 0
+    assert sum(stages) == pytest.approx(together, abs=0.05)
+    assert "µs an event" in done.stdout
+
+
+def test_the_stages_of_a_run_are_in_its_document(project: Project) -> None:
+    project.install("counter")
+    project.publish("studies", {})
+
+    [row] = project.json("run", "--until-end")["processors"]
+
+    assert set(row["stages"]) == {"fetch", "decode", "store", "dispatch", "commit"}
 
 
 def test_a_name_that_two_distributions_claim_has_the_reasons_of_both(project: Project) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import ConfigError
+from ..stages import STAGES
 from .processors import plugins_table
 from .session import Session, clean, console, table
 
@@ -32,6 +33,9 @@ def run(
     only: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Run only this processor; may be given several times.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Show at the end where the time of each processor went, by stage.")
+    ] = False,
 ) -> int:
     """Run the installed processors until stopped.
 
@@ -51,21 +55,34 @@ def run(
             session.config, only=names or None, until_end=until_end, on_progress=on_progress, debug=session.debug
         )
         result = host.run()
-    _show(session, result)
+    _show(session, result, profile=profile)
     return result.exit_code
 
 
-def _show(session: Session, result: HostResult) -> None:
+def _show(session: Session, result: HostResult, *, profile: bool) -> None:
     """Show how the run ended: each processor, each plugin that was left out, and why."""
     columns = ("name", "status", "events", "rejections", "database")
     lines = [[row[column] for column in columns] for row in result.processors]
     tables = [table(("processor", "status", "#events", "#rejections", "database"), lines)]
+    if profile:
+        tables.append(_stages_table(result.processors))
     if result.plugins:
         tables.append(plugins_table(result.plugins))
     session.show({"processors": result.processors, "plugins": result.plugins}, *tables)
     for row in result.processors:
         if row.get("reason") and not session.json:
             session.warn(f"{row['name']} {row['status']}: {row['reason']}")
+
+
+def _stages_table(rows: Rows) -> Any:
+    """Show the microseconds of each stage for an event, and how large a part the handler has."""
+    lines = []
+    for row in rows:
+        if (spent := row["stages"]) is not None:
+            together = sum(spent.values())
+            each = [f"{us:,.2f}" for us in (*spent.values(), together)]
+            lines.append([row["name"], *each, f"{spent['dispatch'] / together:.0%}"])
+    return table(("µs an event", *(f"#{stage}" for stage in STAGES), "#together", "#handler"), lines)
 
 
 def _runnable(session: Session, only: list[str]) -> tuple[str, ...]:
