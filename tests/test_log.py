@@ -137,7 +137,7 @@ def test_configuring_again_replaces_and_does_not_repeat(stderr: Stderr) -> None:
 
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_a_traceback_shows_no_local_variables(stderr: Stderr, form: str) -> None:
-    log.configure(LogConfig(format=form))  # type: ignore[arg-type]
+    log.configure(LogConfig(format=form), debug=True)  # type: ignore[arg-type]
 
     def count() -> None:
         payload = "a-local-" + "payload"
@@ -154,8 +154,24 @@ def test_a_traceback_shows_no_local_variables(stderr: Stderr, form: str) -> None
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
+def test_without_debug_an_exception_is_one_line_with_its_place(stderr: Stderr, form: str) -> None:
+    log.configure(LogConfig(format=form))  # type: ignore[arg-type]
+    try:
+        fail("no phase")
+    except ValueError as error:
+        log.get_logger().error("event failed", exc_info=error)
+        log.get_logger().exception("hook failed")
+
+    first, second = stderr.getvalue().splitlines()
+    for line in (first, second):
+        assert "ValueError: no phase" in line
+        assert "tests/test_log.py:" in line
+        assert "in fail" in line
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
 def test_a_known_secret_is_in_no_line_wherever_it_stands(stderr: Stderr, form: str) -> None:
-    log.configure(LogConfig(format=form), secrets=[CANARY, "pw"])  # type: ignore[arg-type]
+    log.configure(LogConfig(format=form), debug=True, secrets=[CANARY, "pw"])  # type: ignore[arg-type]
     logger = log.get_logger(bound=CANARY)
 
     logger.info(f"in the message {CANARY}", value=CANARY, inner={"list": [CANARY]}, exact=(CANARY,))  # noqa: G004

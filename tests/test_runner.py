@@ -715,6 +715,44 @@ def test_nothing_is_written_into_a_database_that_is_gone(site: Site, harm: str) 
     assert ("is gone" if harm == "deleted" else "was replaced") in str(error)
 
 
+def test_an_error_that_was_waited_for_is_forgotten_when_it_is_over(site: Site) -> None:
+    site.log.append(site.topic, 0)
+    with site.add(count):
+        until(lambda: site.offset == 1)
+        site.log.make_unavailable()
+        until(lambda: site.status == "waiting")
+        assert site.sql("SELECT last_error FROM axe_processor")[0][0]
+        site.log.make_available()
+        site.log.append(site.topic, 1)
+        until(lambda: site.status == "running")
+
+    assert site.sql("SELECT last_error FROM axe_processor") == [(None,)]
+
+
+def test_what_was_held_before_is_said_at_the_next_start(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.log.append(site.topic, 0)
+    site.run(count)
+    site.operate(operations.pause)
+
+    site.app.start(until_end=True)
+
+    assert "processor was held before" in caplog.text
+    assert "axe resume p" in caplog.text
+
+
+def test_a_flood_of_rejections_is_summed_up_in_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2000):
+        site.log.append(site.topic, b"junk")
+
+    site.run(count)
+
+    assert len(site.dead_letters) == 2000
+    said = [line.getMessage() for line in caplog.records]
+    assert len(said) < 100
+    numbers = [int(line.partition("events=")[2].split()[0]) for line in said if "more events" in line]
+    assert sum(numbers) + sum("event rejected" in line for line in said) == 2000
+
+
 # --- the face
 
 

@@ -9,10 +9,10 @@ from .config import ProcessorConfig, parse_start
 from .errors import AxeError, PluginError
 from .event import TopicPartition
 from .fit import Log, misfits
-from .processor import Processor
+from .processor import Processor, Status
 from .sources import Source
 from .store import Control, Store, StoredPosition, Transaction
-from .trial import told
+from .telling import told
 
 if TYPE_CHECKING:
     from .log import Logger
@@ -80,6 +80,9 @@ class Adoption:
                 self._run_pending(transaction, control.pending)
             cluster_id = log.cluster_id or control.cluster_id
             transaction.adopted(version=processor.version, cluster_id=cluster_id, status=status)
+            if control.status == Status.WAITING.value and status != Status.WAITING.value:
+                # What a worker waited for that was killed meanwhile.
+                transaction.set_control({"last_error": None})
             transaction.commit()
         # on_start may have kept its connection, which would make every event one that may have used SQL.
         self._store.renew()

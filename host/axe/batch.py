@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _ISOLATED_EVENTS = 1000
 _HURTS_UNTIL_FAILURE = 3
+# In the log, for each batch; all of them are in the dead letters.
+_REJECTIONS_SAID = 3
 _GROWTH = 4
 
 
@@ -277,8 +279,11 @@ class Batches:
         self.events += events
         self.rejections += len(refused)
         self._trial.end_behind(reading.next)
-        for item in refused:
+        for item in refused[:_REJECTIONS_SAID]:
             self._log.warning("event rejected", at=str(item.record), reason=item.reason[:200])
+        if (more := len(refused) - _REJECTIONS_SAID) > 0:
+            self._log.warning("more events rejected", events=more, see=f"axe rejections list {processor.name}")
+        for item in refused:
             with self._plugin_runs():
                 notify(processor.hooks, "on_reject", self._log, rejection=item.rejection(processor.name))
         if processor.implements("on_commit"):

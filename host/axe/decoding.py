@@ -12,6 +12,7 @@ from .errors import AxeError, DecodeError, PluginError, SourceUnavailable, Store
 from .event import Event, Form, Record, Reject, Rejection
 from .hooks import Decoder, never_runs
 from .processor import Processor
+from .telling import said, told
 
 
 class Refused(NamedTuple):
@@ -44,14 +45,6 @@ def reason_of(reject: Reject) -> str:
         return said(getattr(reject, "reason", None) or reject)
     except BaseException:  # noqa: BLE001 # the plugin boundary
         return said(reject)
-
-
-def said(what: object) -> str:
-    """Write what a plugin gave as a text; even that may fail."""
-    try:
-        return str(what)
-    except BaseException:  # noqa: BLE001 # the plugin boundary
-        return f"a {type(what).__name__} whose text cannot be shown"
 
 
 class TopicDecoder:
@@ -213,7 +206,7 @@ def _own_decoder(topic: str, settings: dict[str, Any], processor: Processor) -> 
     except AxeError:
         raise
     except BaseException as error:
-        message = f"the deserializer hook failed for the topic {topic}: {type(error).__name__}: {said(error)}"
+        message = f"the deserializer hook failed for the topic {topic}: {told(error)}"
         raise PluginError(message) from error
     if answer is None:
         return None

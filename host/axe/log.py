@@ -18,12 +18,14 @@ from typing import Any
 import structlog
 
 from .config import LogConfig, looks_secret
+from .telling import raised_at, told
 
 Logger = structlog.stdlib.BoundLogger
 
 _MASK = "***"
 _SHORTEST_SECRET = 4
 _DEEPEST = 8
+_LONGEST_ERROR = 200
 # No escape sequences and no second line out of a value: a topic or a plugin chose it.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _URL_PASSWORD = re.compile(r"(://[^\s:/@]*):[^\s@]+@")
@@ -36,7 +38,7 @@ def get_logger(**bound: Any) -> Logger:
     logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
         logging.getLogger("axe"),
         # Our own chain, not the global one: that may be the caller's, and its default prints to stdout.
-        processors=_first_processors(),
+        processors=_first_processors(briefly=True),
         wrapper_class=structlog.stdlib.BoundLogger,
         context_class=dict,
         cache_logger_on_first_use=False,
@@ -76,11 +78,12 @@ def configure(log: LogConfig, *, debug: bool = False, secrets: Collection[str] =
     logging.raiseExceptions = False
 
 
-def _first_processors() -> list[structlog.typing.Processor]:
-    """List the steps from a call to the standard library's logger."""
+def _first_processors(*, briefly: bool = False) -> list[structlog.typing.Processor]:
+    """List the steps from a call to the standard library's logger; ``briefly`` is for lines of axe's own."""
     return [
         structlog.stdlib.filter_by_level,
         structlog.contextvars.merge_contextvars,
+        *([_brief] if briefly else []),
         structlog.stdlib.add_log_level,
         _redact,
         _hand_over,
@@ -129,6 +132,21 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
     def format(self, record: logging.LogRecord) -> str:
         line = _URL_PASSWORD.sub(rf"\1:{_MASK}@", super().format(record))
         return self._secrets.sub(_MASK, line) if self._secrets else line
+
+
+def _brief(logger: logging.Logger, _method: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """Say what was raised and where, in place of a traceback: that comes with ``--debug``.
+
+    Somebody else's logging, around an ``App``, gets the exception as it is.
+    """
+    if _handler is None or logger.isEnabledFor(logging.DEBUG) or "exc_info" not in event_dict:
+        return event_dict
+    given = event_dict.pop("exc_info")
+    error = given if isinstance(given, BaseException) else sys.exc_info()[1]
+    if given and error is not None:
+        event_dict.setdefault("error", told(error)[:_LONGEST_ERROR])
+        event_dict["where"] = raised_at(error)
+    return event_dict
 
 
 def _redact(_logger: object, _method: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from .processor import Status
 from .store import ALIVE_S, Store
-from .trial import told
+from .telling import told
 
 if TYPE_CHECKING:
     from .log import Logger
@@ -43,16 +43,24 @@ class Presence:
         self._unsaid = False
 
     def show(
-        self, status: Status, error: str | None = None, *, unless_directed: bool = False, stored: bool = True
+        self,
+        status: Status,
+        error: str | None = None,
+        *,
+        unless_directed: bool = False,
+        stored: bool = True,
+        forget_error: bool = False,
     ) -> None:
         """Tell what the processor is doing; never raises.
 
         With ``unless_directed`` the store keeps what somebody has set meanwhile, without ``stored`` in any case.
+        The store keeps the last error unless there is another one, or ``forget_error`` says not to.
         """
         if (status, error) == (self.status, self.error) and not self._unsaid:
             return
         # The store first: who sees it here may at once do something about it there.
-        self._unsaid = stored and not self._write(status, error, unless_directed=unless_directed)
+        last_error = "" if forget_error else error
+        self._unsaid = stored and not self._write(status, last_error, unless_directed=unless_directed)
         if (status, error) == (self.status, self.error):
             return
         self.status, self.error = status, error

@@ -21,7 +21,8 @@ from .processor import Processor, Status
 from .reading import Positions, Reading
 from .sources import Source
 from .store import Store
-from .trial import Trial, told
+from .telling import told
+from .trial import Trial
 
 _POLL_S = 0.25
 _LOOK_S = 1.0
@@ -76,7 +77,7 @@ class Runner:
         self._stop = threading.Event()
         self._finished = self._conflict = False
         self._waiting_since: float | None = None
-        self._waiting_for: str | None = None
+        self._waiting_for: type[AxeError] | None = None
         self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
 
     # --- life
@@ -155,7 +156,8 @@ class Runner:
         else:
             if got_on and self._waiting_since is not None:
                 if self.status is Status.WAITING:
-                    self._presence.show(Status.RUNNING)
+                    # Nobody has anything to mend any more.
+                    self._presence.show(Status.RUNNING, forget_error=True)
                 self._log.info("going on", waited_s=round(time.monotonic() - self._waiting_since))
                 self._waiting_since = self._waiting_for = None
 
@@ -195,6 +197,11 @@ class Runner:
         if status is None:
             return True
         self._waiting_since = self._waiting_for = None
+        if self.status is not status:
+            what_to_do = f"`axe resume {self.processor.name}` lets it go on where it stopped"
+            self._log.warning(
+                "processor was held before", status=status.value, reason=control.last_error, what_to_do=what_to_do
+            )
         # A failure was read there; written again, it could undo a resume of this moment.
         self._presence.show(status, control.last_error, stored=status is Status.PAUSED)
         self._finished = self._until_end
@@ -351,11 +358,10 @@ class Runner:
             # What somebody decided while reporters ran is newer than this failure.
             return
         if not again:
-            self._log.error(
-                "processor failed",
-                reason=reason[:500],
-                what_to_do=f"mend the cause, then `axe resume {self.processor.name}`",
-            )
+            # A message of axe's own has its advice.
+            first = "" if failure is not None and isinstance(failure.exception, AxeError) else "mend the cause, then "
+            what_to_do = f"{first}`axe resume {self.processor.name}`"
+            self._log.error("processor failed", reason=reason[:500], what_to_do=what_to_do)
         self._presence.show(Status.FAILED, reason, unless_directed=was_reading)
         self._finished = self._until_end or not self._presence.is_open
         if not self._finished:
@@ -365,9 +371,9 @@ class Runner:
         """Something is away: say so once, and try again with growing pauses."""
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
-        if self._waiting_for != str(error):
-            # Adopting may succeed in between, as with a full disk: once for each cause, until a turn went well.
-            self._waiting_for = str(error)
+        if self._waiting_for is not type(error):
+            # Once for each cause, until a turn went well: its words change from try to try.
+            self._waiting_for = type(error)
             self._log.warning("waiting", reason=str(error))
         self._let_go()
         # Beside another worker it is not the store that is in trouble.

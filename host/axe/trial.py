@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .config import ProcessorConfig
-from .decoding import Failed, Item, Refused, said
+from .decoding import Failed, Item, Refused
 from .event import Decision, Failure, Record, TopicPartition
 from .hooks import notify
 from .processor import Processor
+from .telling import said, told
 
 if TYPE_CHECKING:
     from .log import Logger
@@ -42,7 +43,13 @@ class Trial:
             trace = "".join(traceback.format_exception(failed.exception))
             self._sentence = Refused(failed.record, reason, trace, attempts=self._attempt)
         if self._attempt == 1 or decision is not Decision.RETRY:
-            self._log.error("event failed", at=str(failed.record), error=reason[:200], decision=decision.value)
+            self._log.error(
+                "event failed",
+                at=str(failed.record),
+                error=reason[:200],
+                decision=decision.value,
+                exc_info=failed.exception,
+            )
             notify(self._processor.hooks, "on_error", self._log, failure=failure)
         return failure
 
@@ -97,9 +104,3 @@ class Trial:
     def end(self) -> None:
         """Forget the event: it was done, or somebody moved the position."""
         self._record, self._sentence, self._attempt = None, None, 0
-
-
-def told(error: BaseException) -> str:
-    """Write an exception with its kind, in one line."""
-    text = " ".join(said(error).split())
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -25,6 +25,7 @@ from .places import Places
 from .plugins import Plugins, uses
 from .processor import Processor, Status
 from .runner import Runner
+from .telling import runs_at
 
 T = TypeVar("T")
 
@@ -51,7 +52,7 @@ def work(
 ) -> None:
     """Run these processors until the host says stop, is gone, or all of them have ended."""
     log.configure(config.log, debug=debug, secrets=config.secrets)
-    _Worker(processors, plugins, config, line, until_end=until_end).run()
+    _Worker(processors, plugins, config, line, until_end=until_end, debug=debug).run()
 
 
 class _Worker:
@@ -63,15 +64,17 @@ class _Worker:
         line: connection.Connection,
         *,
         until_end: bool,
+        debug: bool = False,
     ) -> None:
         self._config = config
+        self._debug = debug
         self._until_end = until_end
         # Connections take one writer at a time, and runners speak from their threads.
         self._line = line
         self._speaking = threading.Lock()
         self._places = Places(config, lambda: plugins)
         self._runners: dict[str, Runner] = {}
-        self._threads: list[threading.Thread] = []
+        self._threads: dict[str, threading.Thread] = {}
         self._stopping = False
         # Wakes the main loop: with the name of a runner that has ended, with None when one begins to run.
         self._woken, self._wakes = multiprocessing.Pipe(duplex=False)
@@ -153,7 +156,7 @@ class _Worker:
         if self._stopping:
             runner.stop()
         thread = threading.Thread(target=self._run, args=(name,), name=f"axe {name}", daemon=True)
-        self._threads.append(thread)
+        self._threads[name] = thread
         thread.start()
 
     def _run(self, name: str) -> None:
@@ -222,7 +225,7 @@ class _Worker:
         connection.wait([parent.sentinel])
         self._stop()
         deadline = time.monotonic() + _ORPHAN_S
-        for thread in list(self._threads):
+        for thread in list(self._threads.values()):
             thread.join(max(0.0, deadline - time.monotonic()))
         # Whatever is under way is undone; a successor may be at work already.
         os._exit(1)
@@ -251,8 +254,16 @@ class _Worker:
         if handling is None or handling != before:
             self._handling[name] = (handling, now)
         elif now - since > limit:
-            log.get_logger(processor=name).error("handler takes too long, worker ends itself", handler_timeout_s=limit)
-            faulthandler.dump_traceback(sys.stderr)
+            positions = ", ".join(f"{at}@{position}" for at, position in sorted(runner.positions.items()))
+            frame = sys._current_frames().get(self._threads[name].ident or 0)  # noqa: SLF001 # its public name
+            log.get_logger(processor=name).error(
+                "handler takes too long, worker ends itself",
+                handler_timeout_s=limit,
+                at_or_behind=positions,
+                where=None if frame is None else runs_at(frame),
+            )
+            if self._debug:
+                faulthandler.dump_traceback(sys.stderr)
             os._exit(STUCK_EXIT_CODE)
 
     def _tell(self, kind: str, name: str, **content: Any) -> None:

@@ -7,13 +7,14 @@ import errno
 import fcntl
 import os
 import resource
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from axe.errors import HostRunning, StoreCorrupt, StoreUnavailable
+from axe.errors import HostRunning, StoreCorrupt, StoreForeign, StoreMissing, StoreUnavailable
 from axe.store import SqlStore, open_place
 from axe.store.sqlite import SqliteFolder
 from axe.store.sqlite.locks import FileLock, WriterLock
@@ -165,6 +166,22 @@ def test_a_register_that_no_descriptor_is_left_for_is_not_damaged(folder: Sqlite
 
     with no_descriptors_left(), pytest.raises(StoreUnavailable, match=r"axe-store\.json .*Too many open files"):
         folder.processors()
+
+
+def test_a_register_that_is_gone_is_not_made_anew_beside_databases(store: SqlStore, tmp_path: Path) -> None:
+    (tmp_path / "state" / "axe-store.json").unlink()
+
+    with pytest.raises(StoreMissing, match=rf"axe-store\.json is gone, and databases lie beside it: {NAME}\.db"):
+        SqlStore(open_place("sqlite:state", tmp_path).database("other"), "other").open()
+
+
+def test_a_database_of_somebody_else_is_not_taken_over(folder: SqliteFolder) -> None:
+    Register(folder.folder).store_id()
+    with contextlib.closing(sqlite3.connect(folder.folder / f"{NAME}.db")) as theirs:
+        theirs.execute("CREATE TABLE customers (n integer)")
+
+    with pytest.raises(StoreForeign, match=r"is not axe's: it holds customers; move it away"):
+        SqlStore(folder.database(NAME), NAME).open()
 
 
 @pytest.mark.parametrize(

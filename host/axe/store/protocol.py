@@ -260,7 +260,7 @@ class Store(Protocol):
     def set_status(
         self, status: str, last_error: str | None = None, *, worker: str | None = None, unless_directed: bool = False
     ) -> None:
-        """Write what the processor is doing; an error, where one is given, replaces the last one.
+        """Write what the processor is doing; an error, where one is given, replaces the last one; "" leaves none.
 
         With ``worker`` only if no other worker that is alive owns a partition; with ``unless_directed``
         only if nothing is pending: what somebody decided is newer.

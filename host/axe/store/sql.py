@@ -43,8 +43,8 @@ class Store:
         # Asked before looking: somebody may be making the tables at this moment.
         had_tables = self._database.is_registered()
         with self._database.read() as connection:
-            found = inspect(connection).has_table("axe_processor")
-            row = connection.execute(select(tables.processor)).first() if found else None
+            names = inspect(connection).get_table_names()
+            row = connection.execute(select(tables.processor)).first() if tables.processor.name in names else None
         if row is None:
             if had_tables:
                 message = f"{self.location} holds no processor: it was cut short or emptied; restore it from a backup"
@@ -52,6 +52,10 @@ class Store:
             if not create:
                 message = f"{self.processor} has not run yet: {self.location} is empty"
                 raise StoreMissing(message)
+            if others := sorted(name for name in names if not name.startswith(tables.PREFIX)):
+                # A wipe would drop them.
+                message = f"{self.location} is not axe's: it holds {', '.join(others[:5])}; move it away"
+                raise StoreForeign(message)
             self._make_tables(version)
         else:
             self._check_identity(row)
@@ -146,8 +150,10 @@ class Store:
     def set_status(
         self, status: str, last_error: str | None = None, *, worker: str | None = None, unless_directed: bool = False
     ) -> None:
-        """Write what the processor is doing; an error that led to it replaces the last one."""
-        values = {"status": status} if last_error is None else {"status": status, "last_error": clean(last_error)}
+        """Write what the processor is doing; an error that led to it replaces the last one, "" leaves none."""
+        values: dict[str, str | None] = {"status": status}
+        if last_error is not None:
+            values["last_error"] = clean(last_error) or None
         statement = update(tables.processor).values(values)
         if unless_directed:
             statement = statement.where(tables.processor.c.pending.is_(None), tables.processor.c.paused == 0)

@@ -215,7 +215,7 @@ class SqliteDatabase:
         if name.startswith("SQLITE_FULL"):
             return StoreUnavailable(f"the disk of {self.path} is full; make room")
         if name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN", "SQLITE_READONLY")):
-            return StoreUnavailable(f"{self.path} cannot be written ({original}); see to the disk and the permissions")
+            return StoreUnavailable(f"{self.path} cannot be used ({original}); see to the disk and the permissions")
         if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
             return StoreBusy(f"{self.path} is held by a program that is not axe ({original}); stop that program")
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):

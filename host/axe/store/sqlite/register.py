@@ -9,7 +9,7 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
-from ...errors import StoreCorrupt, StoreFormat, StoreUnavailable
+from ...errors import StoreCorrupt, StoreFormat, StoreMissing, StoreUnavailable
 from ..tables import FORMAT, timestamp
 from . import locks
 from .files import unavailable
@@ -44,6 +44,16 @@ class Register:
         try:
             found = json.loads(self._path.read_text())
         except FileNotFoundError:
+            made = [path.name for path in self._folder.glob("*.db") if path.exists() and path.stat().st_size]
+            if made and self._path.exists():
+                # Another worker made it at this moment, and its database after it.
+                return self._read()
+            if made:
+                message = (
+                    f"{self._path} is gone, and databases lie beside it: {', '.join(sorted(made)[:5])}; restore it "
+                    "from a backup, or move the databases away to begin anew from an empty state"
+                )
+                raise StoreMissing(message) from None
             return {"processors": {}}
         except NotADirectoryError as error:
             message = f"the state folder {self._folder} is a file, or lies below one; let `state` name a folder"
