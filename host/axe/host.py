@@ -50,7 +50,8 @@ class Host:
     """Runs what is installed, each processor in a worker process of its own unless configured otherwise.
 
     Raises:
-        ConfigError: nothing is installed, ``only`` names what is not, or AXE_PROBE_S is no limit.
+        ConfigError: nothing is installed, ``only`` names what is not, AXE_PROBE_S is no limit, or a topic is
+            to be decoded in a way that cannot be.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Host:
         self._log = get_logger()
         self._import_limit_s = import_limit_s()
         start_fork_server()
+        self._check_topics()
 
         self._signals, self._again = 0, False
         found = discover(config)
@@ -84,6 +86,15 @@ class Host:
                 self._rows.broken(one, one.reason or "")
             elif one.status is FoundStatus.FOUND and probed is not None and probed.reason is not None:
                 self._rows.broken(one, probed.reason)
+
+    def _check_topics(self) -> None:
+        """Refuse what no worker could decode, before each of them does."""
+        if self.config.topics:
+            # Not for others: the decoders bring libraries that the host does without.
+            from .decode import check_topic
+
+            for topic in self.config.topics:
+                check_topic(self.config, topic)
 
     def _looked_at(self, found: Sequence[Found]) -> tuple[Plugins, dict[str, Probed]]:
         """Tell which packages may be used, and import those aside that may have to open what is not built in.

@@ -622,6 +622,31 @@ def test_check_and_status_say_which_distribution_is_broken(project: Project) -> 
     assert notes["counter"] == "processor counter (axe-counter 1.0) is blocked: `block` has counter"
 
 
+UNDECODABLE = [
+    ('decode = ["jsn"]', 'topics.studies.decode: there is no decoder "jsn"; did you mean "json"?'),
+    ('key = ["jsn"]', 'topics.studies.key: there is no decoder "jsn"; did you mean "json"?'),
+    ('event_type = "type"', 'topics.studies.event_type: "type" is neither "header:NAME" nor "value:FIELD"'),
+    ('decode = ["avro"]\nschema = "none.avsc"', "none.avsc: No such file or directory"),
+    ('decode = ["avro"]', 'topics.studies.decode: "avro" needs the setting `schema`'),
+]
+
+
+@pytest.mark.parametrize(("setting", "said"), UNDECODABLE)
+def test_a_topic_that_cannot_be_decoded_is_refused_by_run_and_found_by_check(
+    project: Project, setting: str, said: str
+) -> None:
+    project.install("counter")
+    project.publish("studies", {})
+    project.configure(f"[topics.studies]\n{setting}\n")
+
+    run, checked = project.axe("run", "--until-end"), project.json("check", code=1)
+
+    assert (run.returncode, said in run.stderr, one_line(run.stderr)) == (2, True, True), run.stderr
+    (problem,) = [one for one in checked["findings"] if one["result"] == "problem"]
+    assert problem["subject"] == "[topics.studies]"
+    assert said in problem["message"]
+
+
 def test_check_finds_a_database_that_is_gone(project: Project) -> None:
     ran(project)
     for path in (project.folder / "state").glob("counter.db*"):

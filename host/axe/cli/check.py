@@ -65,6 +65,18 @@ def _configuration(session: Session) -> list[Finding]:
         if name not in installed:
             advice = did_you_mean(name, installed, "install it, or take the table out")
             findings.append(Finding(f"[processors.{name}]", _NOTE, f"no such processor is installed; {advice}"))
+    return findings + _of_decoders(session)
+
+
+def _of_decoders(session: Session) -> list[Finding]:
+    from ..decode import check_topic
+
+    findings = []
+    for topic in session.config.topics:
+        try:
+            check_topic(session.config, topic)
+        except ConfigError as error:
+            findings.append(Finding(f"[topics.{topic}]", _PROBLEM, str(error)))
     return findings
 
 
