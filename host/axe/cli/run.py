@@ -70,7 +70,8 @@ def _show(session: Session, result: HostResult, *, profile: bool) -> None:
         tables.append(plugins_table(result.plugins))
     session.show({"processors": result.processors, "plugins": result.plugins}, *tables)
     for row in result.processors:
-        if row.get("reason") and not session.json:
+        # Of a broken one the log has told when it was found.
+        if row["reason"] and row["status"] != "broken" and not session.json:
             session.warn(f"{row['name']} {row['status']}: {row['reason']}")
 
 
