@@ -158,8 +158,9 @@ class Host:
             # A new process image sees what was installed since, in the fork server too.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 # our own command line
         rows, plugins = self._rows.processors, self._rows.plugins
-        bad = plugins or any(row["status"] in ("failed", "broken") or row.get("gave_up") for row in rows)
-        return HostResult(rows, 1 if bad or self._signals > 1 else 0, plugins)
+        bad = plugins or any(row["status"] in ("failed", "broken") or row["gave_up"] for row in rows)
+        code = 2 if self._rows.misconfigured else 1 if bad or self._signals > 1 else 0
+        return HostResult(rows, code, plugins)
 
     def _startup(self, locks: ExitStack) -> None:
         self._places.openers.require_source()
@@ -240,6 +241,9 @@ class Host:
             return
         row = self._rows.of(message["name"])
         match message["kind"]:
+            case "misconfigured":
+                self._rows.cannot_start(message["name"], message["error"])
+                group.done.add(message["name"])
             case "status":
                 row["status"], row["reason"] = message["status"], message["error"]
             case "progress":
