@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing import connection
 from typing import Any
 
@@ -19,14 +19,15 @@ import msgspec
 
 from .config import NAME, Config, did_you_mean, tls_warnings
 from .discovery import PLUGINS, Found, FoundStatus, discover
-from .errors import ConfigError
+from .errors import ConfigError, StoreUnavailable
 from .log import get_logger
-from .places import Places, all_built_in
+from .places import Places, PluginPlace, all_built_in
 from .plugins import Plugins, uses
 from .probe import Probed, import_limit_s, no_end, probe, seen
 from .process import Group, Import, WorkerProcess, start_fork_server
 from .rows import Rows
 from .services import Services
+from .store import Place
 
 __all__ = ["Host", "HostResult", "start_fork_server"]
 
@@ -34,6 +35,7 @@ _TICK_S = 0.2
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
 _DEATHS_UNTIL_END = 10
+_DEATHS_TO_TELL = 2
 
 Progress = Callable[[list[dict[str, Any]]], None]
 
@@ -165,7 +167,7 @@ class Host:
     def _startup(self, locks: ExitStack) -> None:
         self._places.openers.require_source()
         for place in self._places.distinct(name for name in self._rows.names if NAME.match(name)):
-            place.prepare()
+            self._prepare(place)
             if (lock := place.host_lock()) is not None:
                 locks.callback(lock.close)
         for line in tls_warnings(self.config.kafka):
@@ -178,6 +180,16 @@ class Host:
         names = [found.name for group in self._groups for found in group.members]
         unused = [one for one in self._plugins.usable if not any(uses(self.config, name, one) for name in names)]
         self._services.probe(unused, known=self._probed)
+
+    def _prepare(self, place: Place | PluginPlace) -> None:
+        """Make the place; a server that is away now is for the workers to wait for, each with its own status."""
+        try:
+            place.prepare()
+        except StoreUnavailable as error:
+            if place.host_is_alone:
+                # A folder is here or it is not.
+                raise
+            self._log.warning("database cannot be reached, the workers wait for it", reason=str(error))
 
     def _main_loop(self) -> None:
         while self._signals == 0 and (
@@ -298,14 +310,30 @@ class Host:
             group.restart_at = time.monotonic()
             return
         group.deaths += 1
-        if self._until_end and group.deaths >= _DEATHS_UNTIL_END:
-            for name in left:
-                reason = f"its worker died {group.deaths} times without progress"
-                self._rows.of(name).update(status="failed", reason=reason)
+        if self._give_up_or_note(group, left, code):
             return
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (group.deaths - 1))
         self._log.error("worker died, starting it again", processors=group.names, code=code, pause_s=pause)
         group.restart_at = time.monotonic() + pause
+
+    def _give_up_or_note(self, group: Group, left: list[str], code: int | None) -> bool:
+        """Leave word of a worker that dies again and again, which cannot do so itself; return whether it was the last.
+
+        The first death may be chance: a person, a test, or the kernel for want of memory.
+        """
+        gives_up = self._until_end and group.deaths >= _DEATHS_UNTIL_END
+        if group.deaths < _DEATHS_TO_TELL:
+            return False
+        how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
+        reason = f"its worker died {group.deaths} times{how} without progress"
+        for name in left:
+            status = "failed" if gives_up else "retrying"
+            self._rows.of(name).update(status=status, reason=reason, gave_up=gives_up)
+            # Whatever is wrong with the database, the next worker tells it better.
+            with suppress(Exception), self._places.opened(name, create=False) as store:
+                if store is not None:
+                    store.set_status(status, reason, unless_directed=True)
+        return gives_up
 
     def _leave_out(self, group: Group, found: Found, reason: str) -> None:
         """Run on without a plugin: no worker that is started from now on imports it."""

@@ -92,7 +92,8 @@ def _runnable(session: Session, only: list[str]) -> tuple[str, ...]:
 
     installed = session.installed()
     require_installed(session)
-    if only:
+    if not set(only) <= set(installed):
+        # Only then are databases asked for: a server that is away is for the workers to wait for.
         session.require_known(only)
     for name in only:
         if name not in installed:
