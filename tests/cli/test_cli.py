@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+import axe
 from axe.cli import hoisted
 from axe.cli.reset import parse_target
 from axe.errors import ConfigError
@@ -114,6 +115,16 @@ def test_options_behind_a_double_dash_stay_where_they_are() -> None:
     given = ["state", "n", "--json", "--", "--debug"]
 
     assert hoisted(given) == ["--json", "state", "n", "--", "--debug"]
+
+
+def test_the_version_needs_neither_a_configuration_nor_a_plugin(project: Project) -> None:
+    (project.folder / "axe.toml").unlink()
+    project.install("beside", "1 / 0", group="axe.plugins")
+
+    done = project.axe("--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"axe {axe.__version__}\n", "")
+    assert project.json("--version") == {"version": axe.__version__}
 
 
 def test_a_reader_that_goes_away_causes_no_complaint(project: Project) -> None:
