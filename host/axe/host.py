@@ -22,7 +22,7 @@ from .discovery import PLUGINS, Found, FoundStatus, discover
 from .errors import ConfigError, StoreUnavailable
 from .log import get_logger
 from .places import Places, PluginPlace, all_built_in
-from .plugins import Plugins, uses
+from .plugins import Plugins, unknown_picks, uses
 from .probe import Probed, import_limit_s, no_end, probe, seen
 from .process import Group, Import, WorkerProcess, start_fork_server
 from .rows import Rows
@@ -75,7 +75,7 @@ class Host:
         self._check_topics()
 
         self._signals, self._again = 0, False
-        found = discover(config)
+        self._found = found = discover(config)
         self._plugins, self._probed = self._looked_at(found.plugins)
         self._places = Places(config, lambda: self._plugins)
         self._rows = Rows(self._places)
@@ -170,7 +170,7 @@ class Host:
             self._prepare(place)
             if (lock := place.host_lock()) is not None:
                 locks.callback(lock.close)
-        for line in tls_warnings(self.config.kafka):
+        for line in (*tls_warnings(self.config.kafka), *unknown_picks(self.config, self._found.plugins)):
             self._log.warning(line)
         for received in (signal.SIGTERM, signal.SIGINT):
             signal.signal(received, self._signalled)

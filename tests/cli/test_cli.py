@@ -256,6 +256,7 @@ def test_status_of_what_never_ran_is_stopped_and_imports_nothing(project: Projec
     (row,) = project.json("status")["processors"]
 
     assert (row["name"], row["status"], row["positions"], row["last_error"]) == ("counter", "stopped", [], None)
+    assert row["note"] == "has not run yet"
     assert not (project.folder / "state").exists()
 
 
@@ -631,6 +632,38 @@ def test_check_and_status_say_which_distribution_is_broken(project: Project) -> 
     project.configure('block = ["counter"]')
     notes = {row["name"]: row["note"] for row in project.json("status")["processors"]}
     assert notes["counter"] == "processor counter (axe-counter 1.0) is blocked: `block` has counter"
+
+
+def test_check_notes_what_the_configuration_names_and_nobody_has(project: Project) -> None:
+    project.install("counter")
+    project.install("reporter", "class Counter: pass", group="axe.plugins")
+    project.publish("studies", {})
+    project.configure("""
+        [topics.study]
+        [plugins.reportr]
+        [processors.counter]
+        plugins = ["reprter"]
+        """)
+
+    done = project.json("check")
+
+    assert done["ok"]
+    assert [(one["subject"], one["message"]) for one in done["findings"] if one["result"] == "note"] == [
+        ("[plugins.reportr]", "no such plugin is installed; did you mean reporter?"),
+        ("configuration", "processors.counter.plugins: no plugin reprter is installed; did you mean reporter?"),
+        ("[topics.study]", "no processor that may run reads it; did you mean studies?"),
+    ]
+    warned = project.axe("run", "--until-end").stderr
+    assert "processors.counter.plugins: no plugin reprter is installed; did you mean reporter?" in warned
+
+
+def test_check_says_what_to_do_about_a_processor_that_failed(project: Project) -> None:
+    project.install("counter", NOISY.replace('print("an event")', "1 / 0"))
+    project.configure("[processors.counter]\nretries = 0\n")
+    project.publish("studies", {})
+    project.work()
+
+    assert "; mend the cause, then `axe resume counter`" in project.axe("check").stdout
 
 
 UNDECODABLE = [
