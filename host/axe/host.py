@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from .config import NAME, Config, did_you_mean, tls_warnings
+from .config import NAME, Config, did_you_mean, masked_url, tls_warnings
 from .discovery import PLUGINS, Found, FoundStatus, discover
 from .errors import ConfigError, StoreUnavailable
 from .log import get_logger
@@ -178,8 +178,14 @@ class Host:
         for group in self._groups:
             self._launch(group)
         names = [found.name for group in self._groups for found in group.members]
+        self._log.info("axe runs", processors=", ".join(names), state=self._states(names), stop="Ctrl-C or SIGTERM")
         unused = [one for one in self._plugins.usable if not any(uses(self.config, name, one) for name in names)]
         self._services.probe(unused, known=self._probed)
+
+    def _states(self, names: Sequence[str]) -> str:
+        """Say where the states of these processors lie."""
+        urls = dict.fromkeys(self.config.processor(name).state or self.config.state for name in names)
+        return ", ".join(map(masked_url, urls))
 
     def _prepare(self, place: Place | PluginPlace) -> None:
         """Make the place; a server that is away now is for the workers to wait for, each with its own status."""

@@ -792,6 +792,18 @@ def test_run_refuses_a_name_that_nobody_has(project: Project) -> None:
     assert "did you mean counter?" in done.stderr
 
 
+def test_run_says_at_its_start_what_runs_where_the_state_lies_and_how_to_stop_it(project: Project) -> None:
+    project.install("counter")
+    project.install("second")
+    project.publish("studies", {})
+
+    [line] = [line for line in project.axe("run", "--until-end").stderr.splitlines() if "axe runs" in line]
+
+    assert "counter, second" in line
+    assert "sqlite:state" in line
+    assert "Ctrl-C" in line
+
+
 def test_run_until_end_reads_everything_and_prints_one_document(project: Project) -> None:
     pytest.importorskip("axe.host")
     project.install("counter", "print('noise on stdout')\nimport os; os.write(1, b'more of it')\n" + NOISY)
