@@ -222,6 +222,12 @@ class WrongArguments:
         pass
 
 
+class WrongArgumentOfStop(WithHook):
+    @axe.hookimpl
+    def on_stop(self, why: Any) -> None:
+        pass
+
+
 class Both(WithHook):
     @axe.hookimpl
     def on_batch(self, events: list[axe.Event], state: Any) -> None:
@@ -308,7 +314,11 @@ async def async_function(event: axe.Event, state: Any) -> None:
         (Async(), "async def"),
         (AsyncCall(), "async def"),
         (async_function, "async def"),
-        (WrongArguments(), "stat"),
+        (
+            WrongArguments(),
+            r"\Aits on_event takes stat, which on_event does not have; did you mean state\? it may take event, state\Z",
+        ),
+        (WrongArgumentOfStop(), r"takes why, which on_stop does not have; it takes none\Z"),
         (lambda: None, r"takes \(\)"),
         (lambda a, b, c: None, r"takes \(a, b, c\)"),
         (lambda event, *, other: None, r"takes \(event, other\)"),

@@ -62,5 +62,5 @@ def test_the_source_of_a_processor_that_cannot_begin_is_closed(tmp_path: Path) -
 
     _Worker([found], Plugins.unseen(config), config, theirs, until_end=False)._start(bind(config, "p", drawer))
 
-    assert ours.recv()["kind"] == "broken"
+    assert ours.recv()["kind"] == "misconfigured"
     assert not drawer.is_open

@@ -232,6 +232,8 @@ def refuse_slips(plugin: Any) -> None:
             continue
         if (options := options_of(member)) is not None:
             _refuse_slips_of(name, function, options)
+            # As it is called: without the instance.
+            _refuse_arguments(name, getattr(plugin, name), options)
         elif name in HOOK_NAMES:
             message = f"its {name} is not marked with @axe.hookimpl, so it would never be called"
             raise PluginError(message)
@@ -284,6 +286,21 @@ def _refuse_slips_of(name: str, function: Callable[..., Any], options: Mapping[s
         if has_default and parameter.name in _arguments(hook):
             message = f"its {name} has a default for {parameter.name}, and would never get another; write it without"
             raise PluginError(message)
+
+
+def _refuse_arguments(name: str, called: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse arguments that a hook does not have; pluggy would name neither the nearest nor those that it has."""
+    hook = options.get("specname") or name
+    if hook not in HOOK_NAMES:
+        return
+    allowed = _arguments(hook)
+    for parameter in inspect.signature(called).parameters.values():
+        is_passed = parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+        if is_passed and parameter.default is parameter.empty and parameter.name not in (*allowed, "self"):
+            has = f"it may take {', '.join(allowed)}" if allowed else "it takes none"
+            advice = did_you_mean(parameter.name, allowed, "")
+            message = f"its {name} takes {parameter.name}, which {hook} does not have; {advice} {has}"
+            raise PluginError(" ".join(message.split()))
 
 
 def _arguments(hook: str) -> tuple[str, ...]:

@@ -11,22 +11,23 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from multiprocessing import connection
 from typing import Any
 
 import msgspec
 
-from .config import NAME, Config, did_you_mean, tls_warnings
+from .config import NAME, Config, did_you_mean, masked_url, tls_warnings
 from .discovery import PLUGINS, Found, FoundStatus, discover
-from .errors import ConfigError
+from .errors import ConfigError, StoreUnavailable
 from .log import get_logger
-from .places import Places, all_built_in
-from .plugins import Plugins, uses
+from .places import Places, PluginPlace, all_built_in
+from .plugins import Plugins, unknown_picks, uses
 from .probe import Probed, import_limit_s, no_end, probe, seen
 from .process import Group, Import, WorkerProcess, start_fork_server
 from .rows import Rows
 from .services import Services
+from .store import Place
 
 __all__ = ["Host", "HostResult", "start_fork_server"]
 
@@ -34,6 +35,7 @@ _TICK_S = 0.2
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 30.0
 _DEATHS_UNTIL_END = 10
+_DEATHS_TO_TELL = 2
 
 Progress = Callable[[list[dict[str, Any]]], None]
 
@@ -50,7 +52,8 @@ class Host:
     """Runs what is installed, each processor in a worker process of its own unless configured otherwise.
 
     Raises:
-        ConfigError: nothing is installed, ``only`` names what is not, or AXE_PROBE_S is no limit.
+        ConfigError: nothing is installed, ``only`` names what is not, AXE_PROBE_S is no limit, or a topic is
+            to be decoded in a way that cannot be.
     """
 
     def __init__(
@@ -69,9 +72,10 @@ class Host:
         self._log = get_logger()
         self._import_limit_s = import_limit_s()
         start_fork_server()
+        self._check_topics()
 
         self._signals, self._again = 0, False
-        found = discover(config)
+        self._found = found = discover(config)
         self._plugins, self._probed = self._looked_at(found.plugins)
         self._places = Places(config, lambda: self._plugins)
         self._rows = Rows(self._places)
@@ -84,6 +88,15 @@ class Host:
                 self._rows.broken(one, one.reason or "")
             elif one.status is FoundStatus.FOUND and probed is not None and probed.reason is not None:
                 self._rows.broken(one, probed.reason)
+
+    def _check_topics(self) -> None:
+        """Refuse what no worker could decode, before each of them does."""
+        if self.config.topics:
+            # Not for others: the decoders bring libraries that the host does without.
+            from .decode import check_topic
+
+            for topic in self.config.topics:
+                check_topic(self.config, topic)
 
     def _looked_at(self, found: Sequence[Found]) -> tuple[Plugins, dict[str, Probed]]:
         """Tell which packages may be used, and import those aside that may have to open what is not built in.
@@ -147,16 +160,17 @@ class Host:
             # A new process image sees what was installed since, in the fork server too.
             os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 # our own command line
         rows, plugins = self._rows.processors, self._rows.plugins
-        bad = plugins or any(row["status"] in ("failed", "broken") or row.get("gave_up") for row in rows)
-        return HostResult(rows, 1 if bad or self._signals > 1 else 0, plugins)
+        bad = plugins or any(row["status"] in ("failed", "broken") or row["gave_up"] for row in rows)
+        code = 2 if self._rows.misconfigured else 1 if bad or self._signals > 1 else 0
+        return HostResult(rows, code, plugins)
 
     def _startup(self, locks: ExitStack) -> None:
         self._places.openers.require_source()
         for place in self._places.distinct(name for name in self._rows.names if NAME.match(name)):
-            place.prepare()
+            self._prepare(place)
             if (lock := place.host_lock()) is not None:
                 locks.callback(lock.close)
-        for line in tls_warnings(self.config.kafka):
+        for line in (*tls_warnings(self.config.kafka), *unknown_picks(self.config, self._found.plugins)):
             self._log.warning(line)
         for received in (signal.SIGTERM, signal.SIGINT):
             signal.signal(received, self._signalled)
@@ -164,8 +178,24 @@ class Host:
         for group in self._groups:
             self._launch(group)
         names = [found.name for group in self._groups for found in group.members]
+        self._log.info("axe runs", processors=", ".join(names), state=self._states(names), stop="Ctrl-C or SIGTERM")
         unused = [one for one in self._plugins.usable if not any(uses(self.config, name, one) for name in names)]
         self._services.probe(unused, known=self._probed)
+
+    def _states(self, names: Sequence[str]) -> str:
+        """Say where the states of these processors lie."""
+        urls = dict.fromkeys(self.config.processor(name).state or self.config.state for name in names)
+        return ", ".join(map(masked_url, urls))
+
+    def _prepare(self, place: Place | PluginPlace) -> None:
+        """Make the place; a server that is away now is for the workers to wait for, each with its own status."""
+        try:
+            place.prepare()
+        except StoreUnavailable as error:
+            if place.host_is_alone:
+                # A folder is here or it is not.
+                raise
+            self._log.warning("database cannot be reached, the workers wait for it", reason=str(error))
 
     def _main_loop(self) -> None:
         while self._signals == 0 and (
@@ -229,6 +259,9 @@ class Host:
             return
         row = self._rows.of(message["name"])
         match message["kind"]:
+            case "misconfigured":
+                self._rows.cannot_start(message["name"], message["error"])
+                group.done.add(message["name"])
             case "status":
                 row["status"], row["reason"] = message["status"], message["error"]
             case "progress":
@@ -283,14 +316,30 @@ class Host:
             group.restart_at = time.monotonic()
             return
         group.deaths += 1
-        if self._until_end and group.deaths >= _DEATHS_UNTIL_END:
-            for name in left:
-                reason = f"its worker died {group.deaths} times without progress"
-                self._rows.of(name).update(status="failed", reason=reason)
+        if self._give_up_or_note(group, left, code):
             return
         pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (group.deaths - 1))
         self._log.error("worker died, starting it again", processors=group.names, code=code, pause_s=pause)
         group.restart_at = time.monotonic() + pause
+
+    def _give_up_or_note(self, group: Group, left: list[str], code: int | None) -> bool:
+        """Leave word of a worker that dies again and again, which cannot do so itself; return whether it was the last.
+
+        The first death may be chance: a person, a test, or the kernel for want of memory.
+        """
+        gives_up = self._until_end and group.deaths >= _DEATHS_UNTIL_END
+        if group.deaths < _DEATHS_TO_TELL:
+            return False
+        how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
+        reason = f"its worker died {group.deaths} times{how} without progress"
+        for name in left:
+            status = "failed" if gives_up else "retrying"
+            self._rows.of(name).update(status=status, reason=reason, gave_up=gives_up)
+            # Whatever is wrong with the database, the next worker tells it better.
+            with suppress(Exception), self._places.opened(name, create=False) as store:
+                if store is not None:
+                    store.set_status(status, reason, unless_directed=True)
+        return gives_up
 
     def _leave_out(self, group: Group, found: Found, reason: str) -> None:
         """Run on without a plugin: no worker that is started from now on imports it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .config import Config
+from .config import Config, did_you_mean
 from .discovery import Found, FoundStatus, discover, load, load_plugin
 from .errors import PluginError
 from .hooks import first_answer, new_plugin_manager, register
@@ -38,6 +38,18 @@ def uses(config: Config, processor: str, plugin: Found) -> bool:
     """Tell whether a processor uses a package of ``axe.plugins``, as far as its metadata tells."""
     picked = config.processor(processor).plugins
     return plugin.status is FoundStatus.FOUND and (picked is None or plugin.name in picked)
+
+
+def unknown_picks(config: Config, installed: Iterable[Found]) -> list[str]:
+    """Say which names in `plugins` of a processor nobody has, and which may have been meant."""
+    names = sorted({one.name for one in installed})
+    said = []
+    for processor, settings in config.processors.items():
+        for name in settings.plugins or ():
+            if name not in names:
+                advice = did_you_mean(name, names, "install it, or take the name out")
+                said.append(f"processors.{processor}.plugins: no plugin {name} is installed; {advice}")
+    return said
 
 
 def load_plugins(

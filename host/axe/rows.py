@@ -20,6 +20,8 @@ class Rows:
         self._log = get_logger()
         self._processors: dict[str, dict[str, Any]] = {}
         self._plugins: dict[tuple[str, str], dict[str, Any]] = {}
+        self.misconfigured: set[str] = set()
+        """The processors that could not start because of the configuration."""
 
     @property
     def names(self) -> list[str]:
@@ -40,7 +42,7 @@ class Rows:
         """Return the row of a processor, which is made when it is first asked for."""
         if name not in self._processors:
             row = {"name": name, "status": "unassigned", "events": 0, "rejections": 0, "reason": None}
-            row |= {"position": None, "end": None, "lag": None, "stages": None}
+            row |= {"position": None, "end": None, "lag": None, "stages": None, "gave_up": False}
             row["database"] = None
             # An impossible name never has one, and asking for it could lead anywhere.
             if NAME.match(name):
@@ -48,6 +50,12 @@ class Rows:
                     row["database"] = self._places.store(name).location
             self._processors[name] = row
         return self._processors[name]
+
+    def cannot_start(self, name: str, reason: str) -> None:
+        """Note a processor that the configuration keeps from starting; no plugin is at fault."""
+        self.misconfigured.add(name)
+        self.of(name).update(status="broken", reason=reason)
+        self._log.error("processor cannot start, the configuration is wrong", processor=name, reason=reason)
 
     def broken(self, found: Found, reason: str) -> None:
         """Note what is broken, and say it once."""

@@ -20,7 +20,7 @@ import setproctitle
 from . import assembly, log
 from .config import Config
 from .discovery import Found, load, load_plugin
-from .errors import AxeError
+from .errors import AxeError, ConfigError
 from .places import Places
 from .plugins import Plugins, uses
 from .processor import Processor, Status
@@ -150,7 +150,9 @@ class _Worker:
             if source is not None:
                 source.close()
             [found] = [found for found in self._found if found.name == name]
-            self._tell("broken", name, found=found, error=str(error))
+            # Whose fault it is: the reason must not be taken for the plugin's.
+            kind = "misconfigured" if isinstance(error, ConfigError) else "broken"
+            self._tell(kind, name, found=found, error=str(error))
             return
         self._runners[name] = runner
         if self._stopping:

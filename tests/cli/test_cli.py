@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 
 import pytest
 
+import axe
 from axe.cli import hoisted
 from axe.cli.reset import parse_target
 from axe.errors import ConfigError
@@ -114,6 +115,16 @@ def test_options_behind_a_double_dash_stay_where_they_are() -> None:
     given = ["state", "n", "--json", "--", "--debug"]
 
     assert hoisted(given) == ["--json", "state", "n", "--", "--debug"]
+
+
+def test_the_version_needs_neither_a_configuration_nor_a_plugin(project: Project) -> None:
+    (project.folder / "axe.toml").unlink()
+    project.install("beside", "1 / 0", group="axe.plugins")
+
+    done = project.axe("--version")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"axe {axe.__version__}\n", "")
+    assert project.json("--version") == {"version": axe.__version__}
 
 
 def test_a_reader_that_goes_away_causes_no_complaint(project: Project) -> None:
@@ -245,6 +256,7 @@ def test_status_of_what_never_ran_is_stopped_and_imports_nothing(project: Projec
     (row,) = project.json("status")["processors"]
 
     assert (row["name"], row["status"], row["positions"], row["last_error"]) == ("counter", "stopped", [], None)
+    assert row["note"] == "has not run yet"
     assert not (project.folder / "state").exists()
 
 
@@ -622,6 +634,63 @@ def test_check_and_status_say_which_distribution_is_broken(project: Project) -> 
     assert notes["counter"] == "processor counter (axe-counter 1.0) is blocked: `block` has counter"
 
 
+def test_check_notes_what_the_configuration_names_and_nobody_has(project: Project) -> None:
+    project.install("counter")
+    project.install("reporter", "class Counter: pass", group="axe.plugins")
+    project.publish("studies", {})
+    project.configure("""
+        [topics.study]
+        [plugins.reportr]
+        [processors.counter]
+        plugins = ["reprter"]
+        """)
+
+    done = project.json("check")
+
+    assert done["ok"]
+    assert [(one["subject"], one["message"]) for one in done["findings"] if one["result"] == "note"] == [
+        ("[plugins.reportr]", "no such plugin is installed; did you mean reporter?"),
+        ("configuration", "processors.counter.plugins: no plugin reprter is installed; did you mean reporter?"),
+        ("[topics.study]", "no processor that may run reads it; did you mean studies?"),
+    ]
+    warned = project.axe("run", "--until-end").stderr
+    assert "processors.counter.plugins: no plugin reprter is installed; did you mean reporter?" in warned
+
+
+def test_check_says_what_to_do_about_a_processor_that_failed(project: Project) -> None:
+    project.install("counter", NOISY.replace('print("an event")', "1 / 0"))
+    project.configure("[processors.counter]\nretries = 0\n")
+    project.publish("studies", {})
+    project.work()
+
+    assert "; mend the cause, then `axe resume counter`" in project.axe("check").stdout
+
+
+UNDECODABLE = [
+    ('decode = ["jsn"]', 'topics.studies.decode: there is no decoder "jsn"; did you mean "json"?'),
+    ('key = ["jsn"]', 'topics.studies.key: there is no decoder "jsn"; did you mean "json"?'),
+    ('event_type = "type"', 'topics.studies.event_type: "type" is neither "header:NAME" nor "value:FIELD"'),
+    ('decode = ["avro"]\nschema = "none.avsc"', "none.avsc: No such file or directory"),
+    ('decode = ["avro"]', 'topics.studies.decode: "avro" needs the setting `schema`'),
+]
+
+
+@pytest.mark.parametrize(("setting", "said"), UNDECODABLE)
+def test_a_topic_that_cannot_be_decoded_is_refused_by_run_and_found_by_check(
+    project: Project, setting: str, said: str
+) -> None:
+    project.install("counter")
+    project.publish("studies", {})
+    project.configure(f"[topics.studies]\n{setting}\n")
+
+    run, checked = project.axe("run", "--until-end"), project.json("check", code=1)
+
+    assert (run.returncode, said in run.stderr, one_line(run.stderr)) == (2, True, True), run.stderr
+    (problem,) = [one for one in checked["findings"] if one["result"] == "problem"]
+    assert problem["subject"] == "[topics.studies]"
+    assert said in problem["message"]
+
+
 def test_check_finds_a_database_that_is_gone(project: Project) -> None:
     ran(project)
     for path in (project.folder / "state").glob("counter.db*"):
@@ -721,6 +790,18 @@ def test_run_refuses_a_name_that_nobody_has(project: Project) -> None:
 
     assert done.returncode == 2
     assert "did you mean counter?" in done.stderr
+
+
+def test_run_says_at_its_start_what_runs_where_the_state_lies_and_how_to_stop_it(project: Project) -> None:
+    project.install("counter")
+    project.install("second")
+    project.publish("studies", {})
+
+    [line] = [line for line in project.axe("run", "--until-end").stderr.splitlines() if "axe runs" in line]
+
+    assert "counter, second" in line
+    assert "sqlite:state" in line
+    assert "Ctrl-C" in line
 
 
 def test_run_until_end_reads_everything_and_prints_one_document(project: Project) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 
 from .conftest import Project, wait_for
 
@@ -86,3 +89,49 @@ def test_a_handler_that_is_stuck_is_named_by_its_place_and_its_worker_starts_aga
     assert re.search(r"where='?\S*m_\w+\.py:\d+ in wait", line)
     assert "Thread 0x" not in done.stderr
     assert project.json("state", "counter") == {"count": 3}
+
+
+def test_a_worker_that_dies_again_and_again_is_told_of_by_status(project: Project) -> None:
+    project.install("counter", DEADLY.format(in_handler="os.kill(os.getpid(), 9)"))
+    project.publish("studies", {})
+
+    with project.running("run"):
+        wait_for(lambda: pauses(project.log())[2:], "three deaths")
+        [row] = project.json("status")["processors"]
+
+    assert "times (signal 9) without progress" in row["last_error"]
+
+
+WITHOUT_PAUSES = """
+import axe.host
+from axe.cli import main
+
+axe.host._FIRST_PAUSE_S = 0.001
+main(["run", "--until-end", "--json"])
+"""
+
+
+def test_a_run_to_the_end_that_gives_up_leaves_the_status_failed(project: Project) -> None:
+    project.install("counter", DEADLY.format(in_handler="os._exit(7)"))
+    project.publish("studies", {})
+
+    command = [sys.executable, "-P", "-c", WITHOUT_PAUSES]
+    done = subprocess.run(command, cwd=project.folder, env=project.environment, capture_output=True, text=True)
+
+    assert done.returncode == 1, done.stderr
+    [row] = json.loads(done.stdout)["processors"]
+    reason = "its worker died 10 times (exit code 7) without progress"
+    assert (row["status"], row["gave_up"], row["reason"]) == ("failed", True, reason)
+    [told] = project.json("status")["processors"]
+    assert (told["status"], told["last_error"]) == ("failed", reason)
+
+
+def test_workers_start_and_wait_where_the_server_of_the_databases_is_away(project: Project) -> None:
+    project.configure("[host]\nwait_s = 0.5\n", state="postgresql+psycopg://127.0.0.1:1/none")
+    project.install("counter")
+
+    done = project.axe("run", "--until-end", "--only", "counter")
+
+    assert done.returncode == 1
+    assert "the workers wait for it" in done.stderr
+    assert "counter waiting" in done.stderr

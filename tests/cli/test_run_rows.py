@@ -51,3 +51,40 @@ def test_a_name_that_two_distributions_claim_has_the_reasons_of_both(project: Pr
     [row] = [row for row in done["processors"] if row["name"] == "counter"]
     assert "axe-counter 1.0: the name counter is claimed by" in row["reason"]
     assert "axe-other 1.0: the name counter is claimed by" in row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [('"security.protocol" = "SSLL"', "security.protocol"), ('"fetch.mn.bytes" = 1', "fetch.mn.bytes")],
+)
+def test_a_wrong_property_of_kafka_is_a_fault_of_the_configuration(project: Project, setting: str, said: str) -> None:
+    project.configure(f"[kafka]\n{setting}\n", source="kafka://127.0.0.1:1")
+    project.install("counter")
+
+    done = project.axe("run", "--until-end")
+
+    assert done.returncode == 2
+    [line] = [line for line in done.stderr.splitlines() if "cannot start" in line]
+    assert said in line
+    assert "axe-counter" not in done.stderr
+
+
+def test_a_broken_processor_is_said_once(project: Project) -> None:
+    project.install("bad", "1 / 0")
+    project.install("counter")
+    project.publish("studies", {})
+
+    done = project.axe("run", "--until-end")
+
+    assert done.returncode == 1
+    assert done.stderr.count("ZeroDivisionError") == 1
+
+
+def test_every_row_tells_whether_the_processor_gave_up(project: Project) -> None:
+    project.install("bad", "1 / 0")
+    project.install("counter")
+    project.publish("studies", {})
+
+    rows = project.json("run", "--until-end", code=1)["processors"]
+
+    assert {row["name"]: row["gave_up"] for row in rows} == {"bad": False, "counter": False}

@@ -359,5 +359,5 @@ def test_a_file_that_holds_no_usable_schema_is_refused_by_its_name(folder: Path,
 def test_a_missing_schema_file_and_a_missing_setting_are_refused(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"absent\.avsc: No such file"):
         reader("studies", decode=["avro"], schema=folder / "absent.avsc", max_bytes=10, max_depth=10)
-    with pytest.raises(ConfigError, match="needs the setting schema"):
+    with pytest.raises(ConfigError, match="needs the setting `schema`"):
         reader("studies", decode=["avro"], schema=None, max_bytes=10, max_depth=10)

@@ -36,14 +36,31 @@ app = typer.Typer(
 )
 
 
+def _show_version(ctx: typer.Context, asked: bool) -> None:
+    if not asked:
+        return
+    from .. import __version__
+
+    session: Session = ctx.obj
+    # Told already: it is eager, too, and stands in front.
+    session.json = ctx.params.get("json", False)
+    session.show({"version": __version__}, f"axe {__version__}")
+    raise typer.Exit
+
+
 @app.callback()
 def _everywhere(
     ctx: typer.Context,
     config: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The configuration; else AXE_CONFIG, else axe.toml here.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout, and nothing else.")] = False,
+    json: Annotated[
+        bool, typer.Option("--json", is_eager=True, help="Print one JSON document on stdout, and nothing else.")
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug lines.")] = False,
+    version: Annotated[  # noqa: ARG001 # its callback does it
+        bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version of axe.")
+    ] = False,
 ) -> None:
     session: Session = ctx.obj
     session.config_path, session.json, session.debug = config, json, debug

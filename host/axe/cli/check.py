@@ -42,7 +42,7 @@ def check(ctx: typer.Context) -> int:
     topics = {row["name"]: _topics(row["topics"]) for row in rows if row["status"] == "ready"}
     versions = {row["name"]: row["version"] for row in rows if row["status"] == "ready"}
     source, found = _source(session)
-    findings += found
+    findings += found + _unread(session, rows)
     if source is not None:
         findings += _of_topics(source, topics)
     for name in _known(session):
@@ -57,6 +57,7 @@ def check(ctx: typer.Context) -> int:
 
 def _configuration(session: Session) -> list[Finding]:
     from ..config import did_you_mean, tls_warnings
+    from ..plugins import unknown_picks
 
     findings = [Finding("configuration", _OK, str(session.config.path))]
     findings += [Finding("configuration", _NOTE, said) for said in tls_warnings(session.config.kafka)]
@@ -65,6 +66,44 @@ def _configuration(session: Session) -> list[Finding]:
         if name not in installed:
             advice = did_you_mean(name, installed, "install it, or take the table out")
             findings.append(Finding(f"[processors.{name}]", _NOTE, f"no such processor is installed; {advice}"))
+    plugins = {one.name for one in session.discovered.plugins}
+    for name in session.config.plugins:
+        if name not in plugins:
+            advice = did_you_mean(name, plugins, "install it, or take the table out")
+            findings.append(Finding(f"[plugins.{name}]", _NOTE, f"no such plugin is installed; {advice}"))
+    findings += [
+        Finding("configuration", _NOTE, said) for said in unknown_picks(session.config, session.discovered.plugins)
+    ]
+    return findings + _of_decoders(session)
+
+
+def _unread(session: Session, rows: list[dict[str, Any]]) -> list[Finding]:
+    """Find tables of topics that nobody reads, and so a slip perhaps; what a broken processor reads, nobody knows."""
+    from ..config import did_you_mean
+
+    read = {topic for row in rows for topic in _topics(row["topics"])}
+    if any(row["status"] == "broken" for row in rows):
+        return []
+    return [
+        Finding(
+            f"[topics.{topic}]",
+            _NOTE,
+            f"no processor that may run reads it; {did_you_mean(topic, read, 'take the table out, or install one')}",
+        )
+        for topic in session.config.topics
+        if topic not in read
+    ]
+
+
+def _of_decoders(session: Session) -> list[Finding]:
+    from ..decode import check_topic
+
+    findings = []
+    for topic in session.config.topics:
+        try:
+            check_topic(session.config, topic)
+        except ConfigError as error:
+            findings.append(Finding(f"[topics.{topic}]", _PROBLEM, str(error)))
     return findings
 
 
@@ -136,7 +175,8 @@ def _of_store(session: Session, name: str, version: int | None, source: Source |
             findings = [Finding(subject, _OK, store.location)]
             control = store.control()
             if control.status == "failed":
-                said = f"{name} failed: {control.last_error or 'it said nothing'}; then `axe resume {name}`"
+                reason = control.last_error or "it said nothing"
+                said = f"{name} failed: {reason}; mend the cause, then `axe resume {name}`"
                 findings.append(Finding(f"state of {name}", _PROBLEM, said))
             elif control.paused:
                 findings.append(Finding(f"state of {name}", _NOTE, f"paused; `axe resume {name}` lets it go on"))

@@ -25,7 +25,8 @@ def add_commands(app: typer.Typer, given: list[str]) -> None:
     """
     ours = {command.name for command in app.registered_commands} | {group.name for group in app.registered_groups}
     words = _command_words(given)
-    if (words and words[0] in ours) or not _any_installed():
+    is_ours = words[0] in ours if words else "--version" in given
+    if is_ours or not _any_installed():
         return
     from ..config import load as load_config
     from ..errors import AxeError

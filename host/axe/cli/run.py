@@ -70,7 +70,8 @@ def _show(session: Session, result: HostResult, *, profile: bool) -> None:
         tables.append(plugins_table(result.plugins))
     session.show({"processors": result.processors, "plugins": result.plugins}, *tables)
     for row in result.processors:
-        if row.get("reason") and not session.json:
+        # Of a broken one the log has told when it was found.
+        if row["reason"] and row["status"] != "broken" and not session.json:
             session.warn(f"{row['name']} {row['status']}: {row['reason']}")
 
 
@@ -91,7 +92,8 @@ def _runnable(session: Session, only: list[str]) -> tuple[str, ...]:
 
     installed = session.installed()
     require_installed(session)
-    if only:
+    if not set(only) <= set(installed):
+        # Only then are databases asked for: a server that is away is for the workers to wait for.
         session.require_known(only)
     for name in only:
         if name not in installed:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Names, topics and reasons are chosen by others: none of them may write to the terminal as it likes.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029]")
 _WIDE = 10_000
+_NARROW = 80
 
 EPILOG = "Everywhere, before or after the command: --config FILE, --json, --debug."
 """What the help of each command ends with."""
@@ -215,6 +216,8 @@ class Session:
         if not self.json:
             for table in tables:
                 made = console()
+                # Below that columns of one letter would come out; the terminal breaks the lines better.
+                made.width = max(made.width, _NARROW)
                 with made.capture() as printed:
                     made.print(table)
                 self._write(printed.get())
@@ -253,7 +256,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Any:
     made = Table(box=None, pad_edge=False, header_style="bold")
     for column in columns:
         number = column.startswith("#")
-        made.add_column(column.removeprefix("#"), justify="right" if number else "left", no_wrap=number)
+        # Folded where the terminal is narrow: half an offset would pass for a whole one.
+        shown = column.removeprefix("#")
+        made.add_column(shown, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in rows:
         made.add_row(*(Text("-" if cell is None else clean(str(cell))) for cell in row))
     return made

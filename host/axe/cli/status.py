@@ -58,13 +58,16 @@ def snapshots(session: Session) -> list[dict[str, Any]]:
     source = session.reachable_source()
     for name in session.known():
         try:
+            note = None
             with session.store(name) as store:
-                row = _never_ran(name) if store is None else snapshot(store, source)
+                if store is None:
+                    row, note = _never_ran(name), "has not run yet"
+                else:
+                    row = snapshot(store, source)
         except AxeError as error:
             away = isinstance(error, StoreUnavailable)
             row = {**_never_ran(name), "status": "unassigned" if away else "failed", "last_error": str(error)}
             row |= {"lag": None, "lag_s": None}
-        note = None
         if name not in installed:
             note = "no plugin: it has a database, but is not installed"
         elif installed[name].status is not FoundStatus.FOUND:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config import Config
 from ..errors import ConfigError, DecodeError
 from .avro import avro_reader
 from .event_type import EventTypeRule, event_type_of
@@ -19,7 +20,16 @@ from .json import JsonReader
 from .plain import bytes_reader, string_reader
 from .value import Decoded, Limits
 
-__all__ = ["DEFAULT_LINK", "Decoded", "EventTypeRule", "JsonReader", "event_type_of", "key_decoder", "reader"]
+__all__ = [
+    "DEFAULT_LINK",
+    "Decoded",
+    "EventTypeRule",
+    "JsonReader",
+    "check_topic",
+    "event_type_of",
+    "key_decoder",
+    "reader",
+]
 
 DEFAULT_LINK = "json"
 _MAX_KEY_BYTES = 12_000_000
@@ -63,10 +73,25 @@ def reader(
     return _chain(decode or (DEFAULT_LINK,), f"topics.{topic}.decode", Limits(max_bytes, max_depth), schema)
 
 
+def check_topic(config: Config, topic: str) -> None:
+    """Build everything that the table of a topic asks for, and let it go again.
+
+    Raises:
+        ConfigError: something cannot be built; names the setting.
+    """
+    settings = config.topic(topic)
+    schema = None if settings.schema is None else config.resolve(settings.schema)
+    reader(topic, decode=settings.decode, schema=schema, max_bytes=settings.max_bytes, max_depth=settings.max_depth)
+    key_decoder(settings.key, topic=topic)
+    event_type_of(settings.event_type, topic=topic)
+
+
 def key_decoder(
-    key: Sequence[str], *, max_bytes: int = _MAX_KEY_BYTES, max_depth: int = _MAX_KEY_DEPTH
+    key: Sequence[str], *, topic: str = "", max_bytes: int = _MAX_KEY_BYTES, max_depth: int = _MAX_KEY_DEPTH
 ) -> Callable[[bytes], Any] | None:
     """Build what decodes the keys of a topic; None where they stay bytes, for an empty ``key``.
+
+    ``topic`` is for the message of a ConfigError.
 
     A record without a key is not for it. Its DecodeErrors begin with ``key:``.
 
@@ -75,10 +100,11 @@ def key_decoder(
     """
     if not key:
         return None
+    where = f"topics.{topic}.key" if topic else "key"
     for name in key:
         if name in _LINKS and _LINKS[name].takes_schema:
-            raise ConfigError(f'key: "{name}" needs a schema, and there is none for keys; use "raw" or "string"')
-    read = _chain(key, "key", Limits(max_bytes, max_depth), None)
+            raise ConfigError(f'{where}: "{name}" needs a schema, and there is none for keys; use "raw" or "string"')
+    read = _chain(key, where, Limits(max_bytes, max_depth), None)
 
     def decode_key(raw: bytes) -> Any:
         try:
@@ -93,13 +119,17 @@ def _chain(names: Sequence[str], where: str, limits: Limits, schema: Path | None
     links = [_link(name, where) for name in names]
     for name, link in zip(names[:-1], links[:-1], strict=True):
         if link.ends:
-            raise ConfigError(f'{where}: "{name}" yields the value, so it must be the last link, not before others')
+            raise ConfigError(f'{where}: "{name}" yields the value, so it must be the last decoder, not before others')
     if not links[-1].ends:
         raise ConfigError(f'{where}: "{names[-1]}" yields bytes; end the chain with one of {_listed(only_ends=True)}')
     if schema is not None and not any(link.takes_schema for link in links):
-        raise ConfigError(f"{where}: a schema is set ({schema.name}), but no link of the chain reads one")
+        raise ConfigError(f"{where}: a schema is set ({schema.name}), but none of the decoders reads one")
 
-    steps = [link.build(limits, schema) for link in links]
+    try:
+        steps = [link.build(limits, schema) for link in links]
+    except ConfigError as error:
+        message = f"{where}: {error}"
+        raise ConfigError(message) from error
     if len(steps) == 1:
         return steps[0]
 
@@ -116,8 +146,8 @@ def _link(name: str, where: str) -> _Link:
     if link is not None:
         return link
     near = difflib.get_close_matches(name, _LINKS, n=1)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    raise ConfigError(f'{where}: there is no link "{name}"; {hint}known are {_listed()}')
+    advice = f'did you mean "{near[0]}"?' if near else f"known are {_listed()}"
+    raise ConfigError(f'{where}: there is no decoder "{name}"; {advice}')
 
 
 def _listed(*, only_ends: bool = False) -> str:

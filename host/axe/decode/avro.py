@@ -42,7 +42,7 @@ def avro_reader(limits: Limits, schema: Path | None) -> Callable[[bytes], Decode
             could misuse.
     """
     if schema is None:
-        raise ConfigError('decode "avro" needs the setting schema: the file of the writer\'s schema')
+        raise ConfigError('"avro" needs the setting `schema` beside it: the file of the writer\'s schema')
     loaded = load_schema(schema, limits.max_depth)
     top, named = loaded
     _require_guards()
