@@ -84,6 +84,48 @@ def test_a_last_line_without_a_newline_is_not_there_yet(
     assert [(record.offset, record.value) for record in fetch_some(source)] == [(2, b"{incomplete}")]
 
 
+def test_a_half_line_is_named_with_the_lines_before_it(
+    source: FolderSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A run until the end has no reason to look at the file again after that."""
+    (tmp_path / "studies.jsonl").write_bytes(b"1\n{incompl")
+    source.assign({STUDIES: 0})
+
+    assert len(source.fetch(events=1, size=1000, timeout_s=1).records) == 1
+
+    (line,) = caplog.records
+    assert "last line has no newline yet" in line.getMessage()
+    assert "offset=1" in line.getMessage()
+
+
+def test_a_half_line_is_named_once_for_each_position(
+    source: FolderSource, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "studies.jsonl"
+    path.touch()
+    for _ in range(3):
+        with path.open("ab") as file:
+            file.write(b"1\n2\n3")
+        for _ in range(2):
+            source.assign({STUDIES: 0})
+            read_to_end(source, [STUDIES])
+
+    said = [line.getMessage() for line in caplog.records]
+    assert [line.rpartition("offset=")[2].split()[0] for line in said] == ["2", "4", "6"], said
+
+
+def test_an_unread_block_is_no_half_line(
+    source: FolderSource, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "BLOCK_BYTES", 5)
+    (tmp_path / "studies.jsonl").write_bytes(b"1\n2\n345\n" * 10)
+
+    source.assign({STUDIES: 0})
+    read_to_end(source, [STUDIES])
+
+    assert not caplog.records
+
+
 def test_an_envelope_of_kcat_gives_key_headers_time_and_payload(source: FolderSource, tmp_path: Path) -> None:
     (tmp_path / "studies.kcat").write_text(
         envelope(ts=1_700_000_000_123, key="k", headers=["type", "x", "none", None], payload='{"ä": 1}')

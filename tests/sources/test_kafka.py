@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, Message, Producer
 
 from axe.errors import BehindRetention, ConfigError, SourceUnavailable, TopicMissing
 from axe.event import TopicPartition
@@ -212,6 +212,56 @@ def test_a_deleted_topic_is_noticed_under_a_reader(
     kafka.delete_topic(topic)
 
     assert topic in str(wait_for_error(source, TopicMissing))
+
+
+def read_and_make_anew(kafka: KafkaBroker, source: KafkaSource, topic: str) -> TopicPartition:
+    """Have a reader at 3000 of a topic that was then made anew, with 100 records."""
+    kafka.create_topic(topic)
+    kafka.produce(topic, *[b"old"] * 3000)
+    at = TopicPartition(topic, 0)
+    source.assign({at: 0})
+    read_to_end(source, [at], events=10_000)
+    kafka.delete_topic(topic)
+    kafka.create_topic(topic)
+    kafka.produce(topic, *[b"new"] * 100)
+    return at
+
+
+def refusal(source: KafkaSource) -> Message:
+    """Take the broker's refusal of a position out of the client."""
+    deadline = time.monotonic() + DEADLINE_S
+    while True:
+        assert time.monotonic() < deadline, "the broker refused nothing"
+        message = source._consumer.poll(0.2)
+        if message is not None and message.error() and message.error().code() == KafkaError._AUTO_OFFSET_RESET:
+            return message
+
+
+def test_a_refusal_that_waits_in_the_client_does_not_outlive_its_assignment(
+    kafka: KafkaBroker, source: KafkaSource, topic: str
+) -> None:
+    at = read_and_make_anew(kafka, source, topic)
+    # A pause, because nothing but taking it out tells that it waits in the client.
+    time.sleep(2)
+
+    source.assign({at: 0})
+
+    assert [record.offset for record in read_to_end(source, [at])[0]] == list(range(100))
+
+
+def test_a_late_refusal_of_another_position_is_no_error_of_ours(
+    kafka: KafkaBroker, source: KafkaSource, topic: str
+) -> None:
+    at = read_and_make_anew(kafka, source, topic)
+    late = refusal(source)
+    source.assign({at: 0})
+    source._held.append(late)
+
+    with pytest.raises(SourceUnavailable, match="position is 0, the log spans 0 to 100"):
+        source.fetch(events=1000, size=1_000_000, timeout_s=1)
+
+    source.assign({at: 0})
+    assert [record.offset for record in read_to_end(source, [at])[0]] == list(range(100))
 
 
 def test_the_bounds_of_a_missing_partition_name_it(kafka: KafkaBroker, source: KafkaSource, topic: str) -> None:

@@ -81,7 +81,8 @@ class FolderSource:
         self._folder = folder
         self._files: dict[TopicPartition, LineFile] = {}
         self._cursors: dict[TopicPartition, _Cursor] = {}
-        self._warned: set[tuple[TopicPartition, int]] = set()
+        # The last position alone: in a live file there is a new one with each look.
+        self._named_half: dict[TopicPartition, int] = {}
 
     def cluster_id(self) -> str | None:
         """Return the same for every folder."""
@@ -242,16 +243,22 @@ class FolderSource:
                     f" {cursor.position - end} past the end; reset the processor to go on"
                 )
         begin = cursor.next_byte
-        cursor.lines, cursor.next_byte = file.read(begin)
+        cursor.lines, cursor.next_byte, read_to = file.read(begin)
         cursor.next_line = 0
+        if cursor.next_byte < stamp.size <= read_to:
+            # With the lines before it: a run until the end does not look again.
+            self._name_half_line(at, file, cursor.position + len(cursor.lines))
         if cursor.lines:
             cursor.mean_bytes = max(1, (cursor.next_byte - begin) // len(cursor.lines))
             return True
         cursor.exhausted = stamp
-        if stamp.size > begin and (at, cursor.position) not in self._warned:
-            self._warned.add((at, cursor.position))
-            log.warning("last line has no newline yet and is not read", file=str(file.path), offset=cursor.position)
         return False
+
+    def _name_half_line(self, at: TopicPartition, file: LineFile, offset: int) -> None:
+        """Say that a line is not complete, once for each offset."""
+        if self._named_half.get(at) != offset:
+            self._named_half[at] = offset
+            log.warning("last line has no newline yet and is not read", file=str(file.path), offset=offset)
 
 
 def _numbered(topic: str, folder: Path) -> dict[TopicPartition, Path]:

@@ -68,6 +68,7 @@ class KafkaSource:
         self._outage: KafkaError | None = None
         self._refusal: KafkaError | None = None
         self._held: list[Message] = []
+        self._assigned: dict[TopicPartition, int] = {}
         self._mean_size = 0.0
         settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
         try:
@@ -162,13 +163,25 @@ class KafkaSource:
 
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read from these positions on; replaces what was assigned before."""
-        self._held.clear()
         self._topics.watch({at.topic for at in positions})
         wanted = [KafkaPartition(at.topic, at.partition, position) for at, position in positions.items()]
         try:
+            self._consumer.unassign()
+            self._drop_waiting()
+            self._assigned = dict(positions)
             self._consumer.assign(wanted)
         except KafkaException as error:
             self._raise(kafka_error(error), "the assignment")
+
+    def _drop_waiting(self) -> None:
+        """Empty the client's queue while nothing is assigned.
+
+        It forgets the records of an earlier assignment by itself, but not the errors. None is lost: what is
+        still so comes again, for the client begins anew with each assignment.
+        """
+        self._held.clear()
+        while self._consumer.consume(_SLICE_EVENTS, 0):
+            pass
 
     def fetch(self, *, events: int, size: int, timeout_s: float) -> Fetched:
         """Return what is there, up to about these limits; wait up to the timeout for the first.
@@ -235,11 +248,15 @@ class KafkaSource:
             # Past control records and gaps: the offset of the end, not of the last record plus one.
             reached[at] = offset
         elif trouble(error) is Trouble.POSITION:
-            self._raise_position(at, offset, error)
+            self._raise_position(at, error)
         else:
             self._raise(error, f"{at}@{offset}" if offset >= 0 else str(at))
 
-    def _raise_position(self, at: TopicPartition, position: int, error: KafkaError) -> NoReturn:
+    def _raise_position(self, at: TopicPartition, error: KafkaError) -> NoReturn:
+        # Not the offset that the error names: an answer that was under way while we assigned anew still has
+        # the old one, which in a topic made anew may lie far past the end.
+        (consumed,) = self._consumer.position([KafkaPartition(at.topic, at.partition)])
+        position = consumed.offset if consumed.offset >= 0 else self._assigned.get(at, 0)
         begin, end = self.bounds([at])[at]
         where = f"{at}: the position is {position}, the log spans {begin} to {end}"
         if position < begin:
@@ -248,7 +265,7 @@ class KafkaSource:
             )
         if position > end or error.code() == KafkaError._LOG_TRUNCATION:
             raise BeyondEnd(f"{where}: {max(position - end, 0)} offsets past the end; reset the processor to go on")
-        # The log changed between the two questions.
+        # The log changed between the two questions, or the error is of an earlier assignment.
         raise SourceUnavailable(f"{where}; the broker refused it: {error.str()}")
 
     # What outsiders see

@@ -25,10 +25,11 @@ class Stamp(NamedTuple):
 
 
 class Block(NamedTuple):
-    """Whole lines, the newlines taken off, and the byte after the last of them."""
+    """Whole lines, the newlines taken off, the byte after the last of them, and the byte that was read to."""
 
     lines: list[bytes]
     next_byte: int
+    read_to: int
 
 
 class LineFile:
@@ -124,9 +125,9 @@ class LineFile:
                     # Files from Windows end their lines with both; JSON never ends with one.
                     if b"\r" in block:
                         lines = [line.removesuffix(b"\r") for line in lines]
-                    return Block(lines, start + cut + 1)
+                    return Block(lines, start + cut + 1, start + len(block))
                 if len(block) < length:
-                    return Block([], start)
+                    return Block([], start, start + len(block))
                 if length > MAX_LINE_BYTES:
                     raise SourceUnavailable(
                         f"{self.path}: the line at byte {start} is longer than {MAX_LINE_BYTES} bytes;"
