@@ -342,6 +342,60 @@ def test_an_unreachable_broker_is_named_within_seconds(
     assert capfd.readouterr().err == ""
 
 
+def complaints(source: KafkaSource, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Ask a few times; all that the source says of it."""
+    monkeypatch.setattr("axe.sources.kafka.CALL_TIMEOUT_S", 1.0)
+    said = set()
+    for _ in range(4):
+        with pytest.raises(SourceUnavailable) as caught:
+            source.cluster_id()
+        said.add(str(caught.value))
+    return said
+
+
+def test_a_host_without_an_address_is_said_as_such(open_source: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    (said,) = complaints(open_source("nowhere.invalid:9092"), monkeypatch)
+
+    assert said.startswith("no answer from nowhere.invalid:9092: Failed to resolve 'nowhere.invalid:9092': ")
+    assert said.endswith("; start the broker, or correct `source`")
+
+
+def test_a_port_where_nobody_listens_is_said_as_such(open_source: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    (said,) = complaints(open_source(f"127.0.0.1:{free_port()}"), monkeypatch)
+
+    assert said.endswith("failed: Connection refused; start the broker, or correct `source`")
+
+
+def test_tls_to_a_broker_without_is_said_as_such(
+    kafka: KafkaBroker, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (said,) = complaints(open_source(kafka.bootstrap, security__protocol="SSL"), monkeypatch)
+
+    assert "SSL handshake failed" in said
+    assert "`security.protocol` under [kafka]" in said
+
+
+def test_a_broker_that_wants_a_password_leads_to_the_protocol(
+    own_kafka: KafkaBroker, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (said,) = complaints(open_source(own_kafka.sasl_bootstrap), monkeypatch)
+
+    assert "Disconnected: connection closed by peer; " in said
+    assert "`security.protocol` under [kafka]" in said
+
+
+def test_a_refusal_says_the_same_each_time(
+    own_kafka: KafkaBroker, open_source: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {"sasl__mechanisms": "SCRAM-SHA-256", "sasl__username": "a", "sasl__password": "b"}
+    source = open_source(own_kafka.sasl_bootstrap, security__protocol="SASL_PLAINTEXT", **wrong)
+
+    (said,) = complaints(source, monkeypatch)
+
+    assert "Unsupported SASL mechanism" in said
+    assert "in state" not in said
+
+
 def test_records_come_again_after_the_broker_was_away(own_kafka: KafkaBroker, open_source: Open, topic: str) -> None:
     own_kafka.create_topic(topic)
     own_kafka.produce(topic, b"before")

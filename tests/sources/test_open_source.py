@@ -55,6 +55,12 @@ def test_a_url_that_names_no_source_is_refused(url: str) -> None:
     assert "canary" not in str(caught.value)
 
 
+@pytest.mark.parametrize("port", ["65536", "70000", "0"])
+def test_a_port_that_cannot_be_is_named(port: str) -> None:
+    with pytest.raises(ConfigError, match=f"the port {port};"):
+        open_url(f"kafka://a:9092,b:{port}")
+
+
 def test_an_unknown_scheme_names_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"pulsar.*kafka:.*file:.*memory:"):
         open_url("pulsar://a")

@@ -12,6 +12,8 @@ from ..event import Form, TopicPartition
 BUILT_IN = ("kafka", "file", "memory")
 """The schemes that ``open_source`` knows: no plugin need be imported for them."""
 
+_LAST_PORT = 65535
+
 
 class Bounds(NamedTuple):
     """The offsets that a partition's log spans: ``begin`` is its first, ``end`` one past its last.
@@ -129,4 +131,9 @@ def _brokers(rest: str) -> str:
         raise ConfigError("a Kafka source is written kafka://HOST:PORT or kafka://HOST:PORT,HOST:PORT")
     if "@" in brokers or "/" in brokers or "?" in brokers:
         raise ConfigError("a Kafka source holds hosts and ports only; credentials and options go under [kafka]")
+    for broker in brokers.split(","):
+        port = broker.rpartition(":")[2]
+        # The client would take it modulo 65536.
+        if port.isdecimal() and not 0 < int(port) <= _LAST_PORT:
+            raise ConfigError(f"a Kafka source names the port {port}; ports go from 1 to {_LAST_PORT}")
     return brokers

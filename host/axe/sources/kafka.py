@@ -17,6 +17,7 @@ from . import Bounds, Fetched
 from .kafka_client import (
     FORM,
     ClientLog,
+    Failures,
     Trouble,
     check_properties,
     client_settings,
@@ -67,13 +68,15 @@ class KafkaSource:
         # lose the records that the poll has already taken off the queue.
         self._outage: KafkaError | None = None
         self._refusal: KafkaError | None = None
+        self._failures = Failures()
         self._held: list[Message] = []
         self._assigned: dict[TopicPartition, int] = {}
         self._mean_size = 0.0
         settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
         try:
             self._consumer = Consumer(
-                {**settings, "error_cb": self._note_error, "on_commit": self._mirror.note}, logger=ClientLog()
+                {**settings, "error_cb": self._note_error, "on_commit": self._mirror.note},
+                logger=ClientLog(self._failures.note),
             )
         except KafkaException as error:
             raise ConfigError(f"[kafka] {kafka_error(error).str()}") from error
@@ -91,7 +94,7 @@ class KafkaSource:
         try:
             metadata = self._consumer.list_topics(_ANY_TOPIC, timeout=CALL_TIMEOUT_S)
         except KafkaException as error:
-            self._raise(kafka_error(error), "the cluster's id")
+            self._raise(kafka_error(error), "")
         self._answered()
         cluster_id: str | None = metadata.cluster_id
         return cluster_id
@@ -209,7 +212,7 @@ class KafkaSource:
                 messages = self._consumer.consume(wanted, 0)
             except KafkaException as error:
                 self._raise(kafka_error(error), "fetching")
-        if taken and (self._outage is not None or self._refusal is not None):
+        if taken:
             self._answered()
         self._topics.check()
         return Fetched(taken, reached)
@@ -299,6 +302,7 @@ class KafkaSource:
     # Errors
 
     def _note_error(self, error: KafkaError) -> None:
+        self._failures.note(error.str())
         if trouble(error) is Trouble.DENIED:
             self._refusal = error
         elif error.code() == KafkaError._ALL_BROKERS_DOWN or error.fatal():
@@ -306,6 +310,7 @@ class KafkaSource:
 
     def _answered(self) -> None:
         self._outage = self._refusal = None
+        self._failures.forget()
 
     def _complain_if_away(self) -> None:
         """Raise while the brokers are away; the client tells when they go, but not when they are back."""
@@ -326,4 +331,4 @@ class KafkaSource:
             if held is not None:
                 self._held.append(held)
             cause = self._refusal or error
-        raise translated(cause, subject, self._brokers) from KafkaException(error)
+        raise translated(cause, subject, self._brokers, str(self._failures)) from KafkaException(error)

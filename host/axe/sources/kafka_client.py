@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import enum
 import logging
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
@@ -101,18 +102,58 @@ FORM = Form(
 """How to read a message of the client: nothing is taken out of it before somebody asks."""
 
 
+# What librdkafka tells of a connection: its name, the reason, and "(after 2ms in state CONNECT)"; a log line has
+# the names of client and thread before that.
+_FAILURE = re.compile(
+    r"(?:FAIL .*?\]: )?(?:\w+://)?(?P<broker>\S+)/\w+: (?P<reason>.+?)"
+    r"(?:: receive 0 after POLLIN)?(?: \(average rtt [^)]*\))? \(after \d+ms in state (?P<state>\w+)[^)]*\)"
+)
+_SHOWN_FAILURES = 3
+
+
+class Failures:
+    """Why no broker answers: what the client last told of each connection, in words that stay the same."""
+
+    def __init__(self) -> None:
+        self._of_brokers: dict[str, tuple[str, str]] = {}
+
+    def note(self, text: str) -> None:
+        """Hear an error or a log line of the client; what tells of no connection is left out."""
+        found = _FAILURE.fullmatch(text)
+        # For the same step of connecting the client has several wordings, of which the first is the fullest.
+        if found is not None and self._of_brokers.get(found["broker"], ("",))[0] != found["state"]:
+            self._of_brokers[found["broker"]] = (found["state"], found["reason"])
+
+    def forget(self) -> None:
+        """Begin anew: somebody has answered."""
+        self._of_brokers.clear()
+
+    def __str__(self) -> str:
+        reasons = [reason for _, (_, reason) in sorted(self._of_brokers.copy().items())]
+        return "; ".join(dict.fromkeys(reasons[:_SHOWN_FAILURES]))
+
+
+def _ignore(_line: str) -> None:
+    pass
+
+
 class ClientLog:
     """Take librdkafka's log lines, which otherwise go to stderr as they are.
 
     Lost connections are said once, by the SourceUnavailable that follows, and not by each attempt.
+    ``on_line`` hears each line.
     """
 
     _QUIET = ("FAIL", "ERROR", "REQTMOUT", "CONFWARN")
+
+    def __init__(self, on_line: Callable[[str], None] = _ignore) -> None:
+        self._on_line = on_line
 
     def log(self, level: int, message: str, *args: object, **_: object) -> None:
         """Log one line; called by the client from inside a poll, so it must not raise."""
         with contextlib.suppress(Exception):
             line = message % args if args else message
+            self._on_line(line)
             if level >= logging.WARNING and not line.startswith(self._QUIET):
                 log.warning("kafka client", line=line)
             else:
@@ -191,15 +232,25 @@ def trouble(error: KafkaError) -> Trouble:
     return _TROUBLES.get(error.code(), Trouble.UNAVAILABLE)
 
 
-def translated(error: KafkaError, subject: str, brokers: str) -> SourceError:
-    """Make an error of ours from one of the client's; position errors need the log's bounds, and are not made here."""
+def translated(error: KafkaError, subject: str, brokers: str, failures: str = "") -> SourceError:
+    """Make an error of ours from one of the client's; position errors need the log's bounds, and are not made here.
+
+    ``failures`` is what is known of the connections, where nobody answers.
+    """
+    about = f" ({subject})" if subject else ""
     match trouble(error):
         case Trouble.MISSING:
-            return TopicMissing(f"{subject} does not exist on {brokers}: {error.str()}")
+            return TopicMissing(f"{subject or 'what was asked for'} does not exist on {brokers}: {error.str()}")
         case Trouble.DENIED:
-            return SourceUnavailable(f"{brokers} refuses this client ({subject}): {error.str()}")
+            # Without how long it took: the runner logs a reason once, as long as it is the same.
+            found = _FAILURE.fullmatch(error.str())
+            return SourceUnavailable(
+                f"{brokers} refuses this client{about}: {found['reason'] if found else error.str()}"
+            )
         case Trouble.DAMAGED:
             return SourceUnavailable(f"{subject} cannot be read from {brokers}: {error.str()}")
     # "Failed to get metadata: Local: Broker transport failure": the last part is the cause.
-    cause = error.str().rpartition(": ")[2].lower()
-    return SourceUnavailable(f"no answer from {brokers} ({subject}): {cause}; start the broker, or correct `source`")
+    cause = failures or error.str().rpartition(": ")[2].lower()
+    # A broker that wants TLS or SASL says nothing to a client without; it hangs up.
+    way_out = "`source`, or `security.protocol` under [kafka]" if "Disconnected" in cause else "`source`"
+    return SourceUnavailable(f"no answer from {brokers}{about}: {cause}; start the broker, or correct {way_out}")
