@@ -314,7 +314,8 @@ def test_an_unreachable_broker_is_one_line_that_says_what_to_do(project: Project
     said = project.axe("status").stderr
 
     assert one_line(said)
-    assert said.startswith("axe: no answer from 127.0.0.1:1 (the cluster's id): broker transport failure; start the")
+    refused = "Connect to ipv4#127.0.0.1:1 failed: Connection refused"
+    assert said.startswith(f"axe: no answer from 127.0.0.1:1: {refused}; start the")
     assert said.rstrip().endswith("start the broker, or correct `source`")
 
 
