@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from axe import Event, Record
 from axe.config import load
 from axe.dispatch import Dispatcher
+from axe.errors import ConfigError
 from axe.processor import Processor
 
 VALUES: list[bytes | None] = [
@@ -80,6 +81,11 @@ def test_a_filter_leaves_what_it_wants_as_it_is_without_one(drawn: list[Any]) ->
     wanted = [row for row in outcomes(dispatcher("t/wanted"), made_of) if row[0] == "event"]
 
     assert wanted == [row for row in every if row[2] == "wanted"]
+
+
+def test_a_key_that_nobody_decodes_is_named_by_its_setting() -> None:
+    with pytest.raises(ConfigError, match=r'topics\.t\.key: there is no decoder "jsn"; did you mean "json"\?'):
+        dispatcher("t", key=["jsn"])
 
 
 @pytest.mark.parametrize("few", [False, True])

@@ -67,7 +67,7 @@ class TopicDecoder:
             max_depth=settings.max_depth,
         )
         self._few_are_wanted = False
-        self._decode_key = key_decoder(settings.key)
+        self._decode_key = key_decoder(settings.key, topic=topic)
         self._rule = event_type_of(settings.event_type, topic=topic)
         self._types = types
         self._json = self._read if isinstance(self._read, JsonReader) else None

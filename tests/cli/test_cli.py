@@ -582,6 +582,18 @@ def test_a_place_of_its_own_that_is_away_hides_no_other_processor(project: Proje
 # --- check
 
 
+def test_check_says_nothing_of_databases_that_nobody_will_make(project: Project) -> None:
+    project.install("counter")
+    project.install("second")
+    project.configure('block = ["second"]')
+    project.publish("studies", {})
+
+    found = {one["subject"]: one["message"] for one in project.json("check")["findings"]}
+
+    assert found["database of counter"] == "not there yet: made at the first start"
+    assert "database of second" not in found
+
+
 def test_check_finds_nothing_wrong_where_all_is_well_and_changes_nothing(project: Project) -> None:
     ran(project)
     before = project.files()

@@ -167,11 +167,15 @@ def _known(session: Session) -> list[str]:
 
 
 def _of_store(session: Session, name: str, version: int | None, source: Source | None) -> list[Finding]:
+    from ..discovery import FoundStatus
+
     subject = f"database of {name}"
     try:
         with session.store(name) as store:
             if store is None:
-                return [Finding(subject, _OK, "not there yet: made at the first start")]
+                found = session.installed().get(name)
+                may_run = found is not None and found.status is FoundStatus.FOUND
+                return [Finding(subject, _OK, "not there yet: made at the first start")] if may_run else []
             findings = [Finding(subject, _OK, store.location)]
             control = store.control()
             if control.status == "failed":
