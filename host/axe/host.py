@@ -1,4 +1,4 @@
-"""The host: finds processors, starts workers, restarts those that die, and ends in order.
+"""The host: finds processors, puts the parts together, runs them until a signal, and ends in order.
 
 It imports no processor and holds no consumer; ``axe.plugins`` packages with a ``services`` or an
 ``open_store`` hook are the exception, by design.
@@ -11,8 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
-from multiprocessing import connection
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -23,19 +22,16 @@ from .errors import ConfigError, StoreUnavailable
 from .log import get_logger
 from .places import Places, PluginPlace, all_built_in
 from .plugins import Plugins, unknown_picks, uses
-from .probe import Probed, import_limit_s, no_end, probe, seen
-from .process import Group, Import, WorkerProcess, start_fork_server
+from .probe import Probed, probe, seen
+from .process import WorkerProcess, start_fork_server
 from .rows import Rows
 from .services import Services
 from .store import Place
+from .supervision import Group, Supervisor
 
 __all__ = ["Host", "HostResult", "start_fork_server"]
 
 _TICK_S = 0.2
-_FIRST_PAUSE_S = 0.1
-_LONGEST_PAUSE_S = 30.0
-_DEATHS_UNTIL_END = 10
-_DEATHS_TO_TELL = 2
 
 Progress = Callable[[list[dict[str, Any]]], None]
 
@@ -70,7 +66,6 @@ class Host:
         self._debug = debug
         self._on_progress = on_progress
         self._log = get_logger()
-        self._import_limit_s = import_limit_s()
         start_fork_server()
         self._check_topics()
 
@@ -80,8 +75,18 @@ class Host:
         self._places = Places(config, lambda: self._plugins)
         self._rows = Rows(self._places)
         self._services = Services(self, config, self._rows.broken, given_up=lambda: self._signals > 0)
-        self._groups: list[Group] = []
-        self._choose(list(found.processors), only)
+        ready = self._chosen(list(found.processors), only)
+        self._names = [one.name for one in ready]
+        self._supervisor = Supervisor(
+            [Group(members) for members in self._shared_out(ready)],
+            rows=self._rows,
+            places=self._places,
+            services=self._services,
+            launch=self._launch,
+            leave_out=self._leave_out,
+            is_ending=lambda: self._signals > 0,
+            until_end=until_end,
+        )
         for one in found.plugins:
             probed = self._probed.get(one.name)
             if one.status is FoundStatus.BROKEN:
@@ -109,7 +114,8 @@ class Host:
         probed = probe(self.config.path, [(PLUGINS, one.name) for one in usable])
         return seen(usable, probed), probed
 
-    def _choose(self, found: list[Found], only: Sequence[str] | None) -> None:
+    def _chosen(self, found: list[Found], only: Sequence[str] | None) -> list[Found]:
+        """Return what is to run, with a row for each; what is broken has only that."""
         if not found:
             message = (
                 "no processor is installed: pip install a package with an entry point under axe.processors "
@@ -134,7 +140,7 @@ class Host:
         if not ready and not self._rows.names:
             message = "every installed processor is blocked or disabled: see `axe processors`"
             raise ConfigError(message)
-        self._groups = [Group(members) for members in self._shared_out(ready)]
+        return ready
 
     def _shared_out(self, ready: list[Found]) -> list[list[Found]]:
         workers = self.config.host.workers
@@ -175,9 +181,8 @@ class Host:
         for received in (signal.SIGTERM, signal.SIGINT):
             signal.signal(received, self._signalled)
         signal.signal(signal.SIGHUP, self._hung_up)
-        for group in self._groups:
-            self._launch(group)
-        names = [found.name for group in self._groups for found in group.members]
+        self._supervisor.start()
+        names = self._names
         self._log.info("axe runs", processors=", ".join(names), state=self._states(names), stop="Ctrl-C or SIGTERM")
         unused = [one for one in self._plugins.usable if not any(uses(self.config, name, one) for name in names)]
         self._services.probe(unused, known=self._probed)
@@ -198,33 +203,15 @@ class Host:
             self._log.warning("database cannot be reached, the workers wait for it", reason=str(error))
 
     def _main_loop(self) -> None:
-        while self._signals == 0 and (
-            self._services.are_probed or any(group.worker is not None or group.restart_at for group in self._groups)
-        ):
-            self._listen(_TICK_S)
+        while self._signals == 0 and (self._services.are_probed or self._supervisor.is_busy):
+            self._supervisor.tend(_TICK_S)
             self._services.hear()
-            for group in self._groups:
-                self._tend(group)
             if self._on_progress is not None:
                 self._on_progress(self._rows.processors)
 
     def _shutdown(self) -> None:
         deadline = time.monotonic() + self.config.host.shutdown_s
-        for group in self._groups:
-            group.restart_at = None
-            if group.worker is not None:
-                group.worker.tell_to_stop()
-        while any(group.worker is not None for group in self._groups):
-            self._listen(_TICK_S / 2)
-            forced = self._signals > 1 or time.monotonic() > deadline
-            for group in self._groups:
-                if group.worker is not None and not group.worker.is_alive():
-                    self._collect(group)
-                elif group.worker is not None and group.importing is not None:
-                    group.worker.kill()  # which may never hear of the end, and has nothing to finish
-                elif group.worker is not None and forced:
-                    self._log.warning("worker is killed, its last batch is undone", processors=group.names)
-                    group.worker.kill()
+        self._supervisor.stop(is_forced=lambda: self._signals > 1 or time.monotonic() > deadline, tick_s=_TICK_S / 2)
         self._services.join()
 
     def _signalled(self, *_: object) -> None:
@@ -236,115 +223,10 @@ class Host:
 
     # --- workers
 
-    def _launch(self, group: Group) -> None:
-        group.worker = WorkerProcess(
-            group.members, self._plugins, self.config, until_end=self._until_end, debug=self._debug
-        )
-        group.restart_at = None
+    def _launch(self, members: Sequence[Found]) -> WorkerProcess:
+        return WorkerProcess(members, self._plugins, self.config, until_end=self._until_end, debug=self._debug)
 
-    def _listen(self, timeout_s: float) -> None:
-        workers = [group.worker for group in self._groups if group.worker is not None]
-        connection.wait([sign for worker in workers for sign in worker.signs], timeout=timeout_s)
-        for group in self._groups:
-            self._drain(group)
-
-    def _drain(self, group: Group) -> None:
-        if group.worker is not None:
-            for message in group.worker.heard():
-                self._hear(group, message)
-
-    def _hear(self, group: Group, message: dict[str, Any]) -> None:
-        if message["kind"] in ("importing", "ready", "broken"):
-            self._hear_of_import(group, message)
-            return
-        row = self._rows.of(message["name"])
-        match message["kind"]:
-            case "misconfigured":
-                self._rows.cannot_start(message["name"], message["error"])
-                group.done.add(message["name"])
-            case "status":
-                row["status"], row["reason"] = message["status"], message["error"]
-            case "progress":
-                group.note_progress(row, message)
-            case "ended":
-                row["status"], row["reason"] = message["status"], message["error"]
-                row["gave_up"] = not message["succeeded"] and self._signals == 0
-                row["stages"] = message["stages"]
-                group.done.add(message["name"])
-
-    def _hear_of_import(self, group: Group, message: dict[str, Any]) -> None:
-        found: Found = message["found"]
-        if message["kind"] == "importing":
-            group.importing = Import(found, time.monotonic())
-            return
-        group.importing = None
-        group.killed_importing.pop(found, None)
-        if message["kind"] == "broken":
-            self._leave_out(group, found, message["error"])
-        elif "services" in message["hooks"]:
-            self._services.start(found)
-
-    def _tend(self, group: Group) -> None:
-        worker, importing, limit_s = group.worker, group.importing, self._import_limit_s
-        if worker is not None and not worker.is_alive():
-            self._collect(group)
-        elif worker is not None and importing is not None and time.monotonic() - importing.since > limit_s:
-            worker.kill()
-            self._collect(group, fault=no_end(limit_s))
-        if group.restart_at is not None and time.monotonic() >= group.restart_at:
-            self._launch(group)
-
-    def _collect(self, group: Group, *, fault: str | None = None) -> None:
-        """A worker has ended: in order, or is it to be started again? ``fault`` says what its import did."""
-        assert group.worker is not None
-        self._drain(group)
-        code = group.worker.let_go()
-        group.worker = None
-        group.events.clear()
-        group.rejections.clear()
-        importing, group.importing = group.importing, None
-        if importing is not None and not self._signals and (fault := fault or group.fault_of(importing.found, code)):
-            self._leave_out(group, importing.found, fault)
-        else:
-            fault = None
-        left = [found.name for found in group.members if found.name not in group.done]
-        if not left or self._signals:
-            return
-        group.members = [found for found in group.members if found.name not in group.done]
-        if fault is not None:
-            # Its cause is gone.
-            group.restart_at = time.monotonic()
-            return
-        group.deaths += 1
-        if self._give_up_or_note(group, left, code):
-            return
-        pause = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2 ** (group.deaths - 1))
-        self._log.error("worker died, starting it again", processors=group.names, code=code, pause_s=pause)
-        group.restart_at = time.monotonic() + pause
-
-    def _give_up_or_note(self, group: Group, left: list[str], code: int | None) -> bool:
-        """Leave word of a worker that dies again and again, which cannot do so itself; return whether it was the last.
-
-        The first death may be chance: a person, a test, or the kernel for want of memory.
-        """
-        gives_up = self._until_end and group.deaths >= _DEATHS_UNTIL_END
-        if group.deaths < _DEATHS_TO_TELL:
-            return False
-        how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
-        reason = f"its worker died {group.deaths} times{how} without progress"
-        for name in left:
-            status = "failed" if gives_up else "retrying"
-            self._rows.of(name).update(status=status, reason=reason, gave_up=gives_up)
-            # Whatever is wrong with the database, the next worker tells it better.
-            with suppress(Exception), self._places.opened(name, create=False) as store:
-                if store is not None:
-                    store.set_status(status, reason, unless_directed=True)
-        return gives_up
-
-    def _leave_out(self, group: Group, found: Found, reason: str) -> None:
-        """Run on without a plugin: no worker that is started from now on imports it."""
+    def _leave_out(self, found: Found, reason: str) -> None:
         self._rows.broken(found, reason)
         if found.group == PLUGINS:
             self._plugins = self._plugins.without(found.name)
-        else:
-            group.done.add(found.name)

@@ -65,8 +65,12 @@ def no_end(limit_s: float) -> str:
 
 def ended_process(code: int | None) -> str:
     """Say how an import ended its process, as far as that is known."""
-    how = "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
-    return f"its import ended the process{how}"
+    return f"its import ended the process{how_ended(code)}"
+
+
+def how_ended(code: int | None) -> str:
+    """Say in parentheses how a process ended; nothing where nobody knows."""
+    return "" if code is None else f" (signal {-code})" if code < 0 else f" (exit code {code})"
 
 
 def probe(

@@ -1,4 +1,4 @@
-"""A worker process as its host sees it: how it is started, whose it is, whether it is there, how it ended."""
+"""A worker process as its host sees it: how it is started, whether it is there, how it ended."""
 
 from __future__ import annotations
 
@@ -6,20 +6,17 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext
-from typing import Any, NamedTuple
+from typing import Any
 
 from .config import Config
 from .discovery import Found
 from .plugins import Plugins
-from .probe import ended_process
 
 _REAPED_S = 1.0
-_KILLS_AT_ONE_IMPORT = 5
 # What multiprocessing says when the fork server is gone, which alone knows.
 _UNKNOWN_CODE = 255
 
@@ -123,61 +120,6 @@ class WorkerProcess:
         if self._line is not None:
             self._line.close()
             self._line = None
-
-
-class Import(NamedTuple):
-    """What a worker imports at the moment, and since when."""
-
-    found: Found
-    since: float
-
-
-class Group:
-    """The processors of one worker process, and the process, over all its restarts."""
-
-    def __init__(self, members: list[Found]) -> None:
-        self.members = members
-        self.worker: WorkerProcess | None = None
-        self.restart_at: float | None = None
-        self.deaths = 0
-        self.importing: Import | None = None
-        self.killed_importing: Counter[Found] = Counter()
-        self.done: set[str] = set()
-        self.furthest: dict[str, int] = {}
-        self.events: dict[str, int] = {}
-        self.rejections: dict[str, int] = {}
-
-    @property
-    def names(self) -> str:
-        """The names of the processors, for a line of the log."""
-        return ", ".join(found.name for found in self.members)
-
-    def note_progress(self, row: dict[str, Any], message: dict[str, Any]) -> None:
-        """Bring the row of a processor up to date; what a worker counts begins anew with each worker."""
-        name, events, rejections = message["name"], message["events"], message["rejections"]
-        if self._has_got_on(name, events, message["position"]):
-            self.deaths = 0
-        row["events"] += events - self.events.get(name, 0)
-        row["rejections"] += rejections - self.rejections.get(name, 0)
-        self.events[name], self.rejections[name] = events, rejections
-        row.update((key, message[key]) for key in ("position", "end", "lag"))
-
-    def _has_got_on(self, name: str, events: int, position: int | None) -> bool:
-        """Tell whether a processor has done something since it was last heard of; not that it has begun again."""
-        furthest = self.furthest.get(name)
-        if position is not None:
-            self.furthest[name] = position if furthest is None else max(position, furthest)
-        moved = furthest is not None and position is not None and position > furthest
-        return moved or events > self.events.get(name, 0)
-
-    def fault_of(self, imported: Found, code: int | None) -> str | None:
-        """Say what an import did to end the worker; None where it may well have been innocent."""
-        if code is None or code == -signal.SIGKILL:
-            # By a person, a test, or the kernel for want of memory: chance, unless it comes back.
-            self.killed_importing[imported] += 1
-            if self.killed_importing[imported] < _KILLS_AT_ONE_IMPORT:
-                return None
-        return ended_process(code)
 
 
 @contextmanager

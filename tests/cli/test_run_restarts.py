@@ -103,10 +103,10 @@ def test_a_worker_that_dies_again_and_again_is_told_of_by_status(project: Projec
 
 
 WITHOUT_PAUSES = """
-import axe.host
+import axe.supervision
 from axe.cli import main
 
-axe.host._FIRST_PAUSE_S = 0.001
+axe.supervision._FIRST_PAUSE_S = 0.001
 main(["run", "--until-end", "--json"])
 """
 
