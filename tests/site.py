@@ -139,6 +139,18 @@ class KeepingOne(Keeping):
         state.cursor.execute("INSERT OR IGNORE INTO one VALUES (1)")
 
 
+class KeepingChild(Keeping):
+    """Has a table, too, whose rows are refused at the commit and not before: they need a parent."""
+
+    @axe.hookimpl
+    def on_start(self, state: State) -> None:
+        super().on_start(state)
+        state.cursor.execute("CREATE TABLE IF NOT EXISTS parent (id integer PRIMARY KEY)")
+        state.cursor.execute(
+            "CREATE TABLE IF NOT EXISTS child (parent integer REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)"
+        )
+
+
 def at(*offsets: int, error: type[Exception] = RuntimeError) -> Callable[[Event, State], None]:
     def sick(event: Event, state: State) -> None:
         if event.offset in offsets:

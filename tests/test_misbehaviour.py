@@ -21,7 +21,7 @@ import axe
 from axe import Event, Reject, State, TopicPartition, operations
 from axe.errors import SourceUnavailable, StateError
 
-from .site import Keeping, Site, at, count, until
+from .site import Keeping, KeepingChild, Site, at, count, until
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -270,22 +270,13 @@ def test_a_rejection_whose_reason_cannot_be_read_is_one_all_the_same(sqlite: Sit
 
 
 def test_a_constraint_that_fails_at_the_commit_is_the_failure_of_its_event(site: Site) -> None:
-    class Child(Keeping):
-        @axe.hookimpl
-        def on_start(self, state: State) -> None:
-            super().on_start(state)
-            state.cursor.execute("CREATE TABLE IF NOT EXISTS parent (id integer PRIMARY KEY)")
-            state.cursor.execute(
-                "CREATE TABLE IF NOT EXISTS child (parent integer REFERENCES parent (id) DEFERRABLE INITIALLY DEFERRED)"
-            )
-
     def sick(event: Event, state: State) -> None:
         if event.offset in (3, 17):
             state.connection.exec_driver_sql("INSERT INTO child VALUES (99)")
 
     put(site, *range(25))
 
-    site.run(Child(sick))
+    site.run(KeepingChild(sick))
 
     assert (site.seen, refused(site)) == ([n for n in range(25) if n not in (3, 17)], [3, 17])
     assert site.status == "stopped"

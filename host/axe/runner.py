@@ -16,6 +16,7 @@ from .event import RECORD_FORM, Decision, Failure, TopicPartition
 from .failpoints import failpoint
 from .hooks import notify
 from .log import get_logger
+from .outage import Outage
 from .presence import Presence
 from .processor import Processor, Status
 from .reading import Positions, Reading
@@ -76,8 +77,7 @@ class Runner:
         self._retry_failed = retry_failed
         self._stop = threading.Event()
         self._finished = self._conflict = False
-        self._waiting_since: float | None = None
-        self._waiting_for: type[AxeError] | None = None
+        self._outage = Outage(self._log)
         self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
 
     # --- life
@@ -154,12 +154,11 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 # the loop must not end in silence, whatever a plugin raises
             self._react(error)
         else:
-            if got_on and self._waiting_since is not None:
+            if got_on and self._outage.is_on:
                 if self.status is Status.WAITING:
                     # Nobody has anything to mend any more.
                     self._presence.show(Status.RUNNING, forget_error=True)
-                self._log.info("going on", waited_s=round(time.monotonic() - self._waiting_since))
-                self._waiting_since = self._waiting_for = None
+                self._outage.end()
 
     def _react(self, error: BaseException) -> None:
         """Say what each kind of trouble leads to."""
@@ -196,11 +195,11 @@ class Runner:
         status = Status.PAUSED if control.paused else Status.FAILED if control.status == Status.FAILED.value else None
         if status is None:
             return True
-        self._waiting_since = self._waiting_for = None
+        self._outage.forget()
         if self.status is not status:
             what_to_do = f"`axe resume {self.processor.name}` lets it go on where it stopped"
             self._log.warning(
-                "processor was held before", status=status.value, reason=control.last_error, what_to_do=what_to_do
+                "processor is held", status=status.value, reason=control.last_error, what_to_do=what_to_do
             )
         # A failure was read there; written again, it could undo a resume of this moment.
         self._presence.show(status, control.last_error, stored=status is Status.PAUSED)
@@ -226,7 +225,7 @@ class Runner:
     def _adopt(self) -> None:
         """Take over the positions, run what is pending, and read from there."""
         # With a full disk this succeeds, and the next batch does not: it is not running before that has.
-        status = Status.RUNNING if self._waiting_since is None else Status.WAITING
+        status = Status.WAITING if self._outage.is_on else Status.RUNNING
         held, log = self._adoption.adopt(status.value)
         self._reading.hold(held)
         # A plugin's on_start may take minutes, and the source watches for topics made anew only from here on.
@@ -369,19 +368,14 @@ class Runner:
 
     def _wait_for(self, error: AxeError) -> None:
         """Something is away: say so once, and try again with growing pauses."""
-        now = time.monotonic()
-        self._waiting_since = self._waiting_since or now
-        if self._waiting_for is not type(error):
-            # Once for each cause, until a turn went well: its words change from try to try.
-            self._waiting_for = type(error)
-            self._log.warning("waiting", reason=str(error))
+        self._outage.note(error)
         self._let_go()
         # Beside another worker it is not the store that is in trouble.
         self._presence.show(Status.WAITING, str(error), stored=not isinstance(error, StoreBusy))
-        if self._until_end and now - self._waiting_since > self._wait_s:
-            self._log.error("gave up waiting", reason=str(error), seconds=round(now - self._waiting_since))
+        if self._until_end and self._outage.waited_s > self._wait_s:
+            self._log.error("gave up waiting", reason=str(error), seconds=round(self._outage.waited_s))
             self._finished = True
             return
         if not isinstance(error, StoreUnavailable):
             self._presence.beat()
-        self._stop.wait(min(5.0, 0.2 + (now - self._waiting_since) / 4))
+        self._stop.wait(self._outage.pause_s)

@@ -21,7 +21,7 @@ def test_a_topic_made_anew_is_read_after_one_reset_of_a_running_host(
         wait_for(lambda: count() == "3000", "the old topic was not read")
         # Paused, so that the refusal of the old position is not what the worker fails with: it stays in the client.
         project.axe("pause", "counter")
-        wait_for(lambda: "processor was held before" in project.log(), "the pause was not obeyed")
+        wait_for(lambda: "processor is held" in project.log(), "the pause was not obeyed")
         kafka.delete_topic(topic)
         kafka.create_topic(topic)
         kafka.produce(topic, *["{}"] * 100)
