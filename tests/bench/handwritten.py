@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, Message, TopicPartition
 from sqlalchemy import Column, Integer, MetaData, StaticPool, Table, Text, create_engine
 from sqlalchemy.dialects.sqlite import insert
 
-from .events import SCHEMA
+from .events import KEPT_TYPE, SCHEMA
 
 SETTINGS = {
     "group.id": "handwritten",
@@ -39,7 +39,7 @@ counts_table = Table("counts", MetaData(), Column("phase", Text, primary_key=Tru
 core_upsert = insert(counts_table).values(n=1)
 core_upsert = core_upsert.on_conflict_do_update(index_elements=["phase"], set_={"n": counts_table.c.n + 1})
 
-Keep = Callable[[list[bytes]], None]
+Keep = Callable[[list[Message]], None]
 decode_json = msgspec.json.Decoder().decode
 
 
@@ -66,7 +66,7 @@ def run(job: str, brokers: str, topic: str, database: Path, *, end: int, committ
         if errors := list(filter(None, map(Message.error, messages))):
             raise RuntimeError(errors)
         db.execute("BEGIN IMMEDIATE")
-        keep(list(map(Message.value, messages)))
+        keep(messages)
         db.execute("REPLACE INTO position VALUES (?, ?)", (topic, position))
         db.execute("COMMIT")
         committed(position)
@@ -78,13 +78,19 @@ def count(db: sqlite3.Connection, decode: Callable[[bytes], Any] = decode_json) 
     """Count by phase in memory, and write what is counted with each batch."""
     counts = {phase: json.loads(value) for phase, value in db.execute("SELECT key, value FROM kept")}
 
-    def keep(values: list[bytes]) -> None:
-        for value in values:
+    def keep(messages: list[Message]) -> None:
+        for value in map(Message.value, messages):
             phase = decode(value)["phase"]
             counts[phase] = counts.get(phase, 0) + 1
         db.executemany(SAVE, [(phase, json.dumps(n)) for phase, n in counts.items()])
 
     return keep
+
+
+def count_kept_type(db: sqlite3.Connection) -> Keep:
+    """As ``count``, of the events whose header names one type; the others are not decoded."""
+    keep_all, wanted = count(db), [("type", KEPT_TYPE.encode())]
+    return lambda messages: keep_all([message for message in messages if message.headers() == wanted])
 
 
 def count_avro(db: sqlite3.Connection) -> Keep:
@@ -96,8 +102,8 @@ def count_avro(db: sqlite3.Connection) -> Keep:
 def count_keys(db: sqlite3.Connection) -> Keep:
     """Count by id, with more ids than fit in memory: read the batch's, write them back."""
 
-    def keep(values: list[bytes]) -> None:
-        ids = [decode_json(value)["id"] for value in values]
+    def keep(messages: list[Message]) -> None:
+        ids = [decode_json(value)["id"] for value in map(Message.value, messages)]
         marks = ", ".join("?" * len(ids))
         counts = dict(db.execute(f"SELECT key, value FROM kept WHERE key IN ({marks})", ids).fetchall())
         for id_ in ids:
@@ -111,8 +117,8 @@ def upsert(db: sqlite3.Connection) -> Keep:
     """One statement an event on the driver's cursor."""
     execute = db.cursor().execute
 
-    def keep(values: list[bytes]) -> None:
-        for value in values:
+    def keep(messages: list[Message]) -> None:
+        for value in map(Message.value, messages):
             execute(UPSERT, (decode_json(value)["phase"],))
 
     return keep
@@ -124,8 +130,8 @@ def upsert_core(db: sqlite3.Connection) -> Keep:
     engine = create_engine("sqlite://", creator=lambda: db, poolclass=StaticPool, isolation_level="AUTOCOMMIT")
     execute = engine.connect().execute
 
-    def keep(values: list[bytes]) -> None:
-        for value in values:
+    def keep(messages: list[Message]) -> None:
+        for value in map(Message.value, messages):
             execute(core_upsert, {"phase": decode_json(value)["phase"]})
 
     return keep
@@ -133,6 +139,7 @@ def upsert_core(db: sqlite3.Connection) -> Keep:
 
 JOBS: dict[str, Callable[[sqlite3.Connection], Keep]] = {
     "count": count,
+    "kept-type": count_kept_type,
     "avro": count_avro,
     "keys": count_keys,
     "cursor": upsert,

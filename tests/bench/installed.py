@@ -37,31 +37,45 @@ def entry_points(folder: Path, processors: Mapping[str, str]) -> None:
 
 
 def configuration(
-    folder: Path, brokers: str, processors: Mapping[str, str], *, top: str = "", each: str = "", every: bool = False
+    folder: Path, brokers: str, topics: Mapping[str, list[str]], *, top: str = "", every: bool = False
 ) -> Path:
-    """Write the ``axe.toml`` of handlers by name; ``each`` is put into the table of each processor."""
+    """Write the ``axe.toml`` of processors by name, with the topics of each."""
     lines = [f'source = "kafka://{brokers}"', 'state = "sqlite:state"', ALONE, top]
-    for name in processors:
-        lines += [f"[processors.{name}]", each, f"[processors.{name}.settings]"]
+    for name, own in topics.items():
+        lines += [f"[processors.{name}]", f"topics = {json.dumps(own)}", f"[processors.{name}.settings]"]
         lines += [f'told = "{folder / name}.json"', f"every = {str(every).lower()}"]
     path = folder / "axe.toml"
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def command(folder: Path, brokers: str, topics: list[str], handler: str, *, count: int = 1, **given: Any) -> list[str]:
-    """Install so many processors of a handler, and return the command that runs them."""
+def command(
+    folder: Path,
+    brokers: str,
+    topics: list[str],
+    handler: str,
+    *,
+    count: int = 1,
+    apart: bool = False,
+    top: str = "",
+    every: bool = False,
+) -> list[str]:
+    """Install so many processors of a handler, and return the command that runs them.
+
+    Each reads all of the topics; with ``apart`` there are as many of those, and each reads its own.
+    """
     names = {f"bench-{number}": f"tests.bench.handlers:{handler}" for number in range(count)}
     entry_points(folder, names)
-    path = configuration(folder, brokers, names, each=f"topics = {json.dumps(topics)}", **given)
+    read = {name: topics[number : number + 1] if apart else topics for number, name in enumerate(names)}
+    path = configuration(folder, brokers, read, top=top, every=every)
     return [*AXE, "--config", str(path), "run", *(word for name in names for word in ("--only", name))]
 
 
 def run(
-    folder: Path, brokers: str, topics: list[str], handler: str, *, count: int = 1, top: str = ""
+    folder: Path, brokers: str, topics: list[str], handler: str, *, count: int = 1, **given: Any
 ) -> list[dict[str, Any]]:
     """Run processors to the end of the topics; return what each tells."""
-    words = command(folder, brokers, topics, handler, count=count, top=top)
+    words = command(folder, brokers, topics, handler, count=count, **given)
     log = folder / "log"
     with log.open("w") as to:
         done = subprocess.run(

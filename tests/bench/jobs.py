@@ -235,6 +235,8 @@ def types(at: Bench) -> Found:
     with at.topic(events.events(at.events), header=events.header) as topic:
         kept = events.counts(range(0, at.events, 10))
         ways = [
+            at.hand("count", topic, name=f"{HAND}, all"),
+            at.hand("kept-type", topic, name=f"{HAND}, one type in ten", expected=kept),
             at.axe("axe run, all", "OnEvent", topic),
             at.axe("axe run, one type in ten", "OnEvent", f"{topic}/{events.KEPT_TYPE}", expected=kept),
         ]
@@ -242,13 +244,56 @@ def types(at: Bench) -> Found:
         at.profile("OnEvent", topic)
         at.profile("OnEvent", f"{topic}/{events.KEPT_TYPE}", end=at.events - 1000)
     row = Wanted("a filter that drops 90 %, of unfiltered", 2.0)
-    return found, [row.compared(found, "axe run, one type in ten", "axe run, all")]
+    limit = Wanted("the same of the hand-written loop", None)
+    return found, [
+        row.compared(found, "axe run, one type in ten", "axe run, all"),
+        limit.compared(found, f"{HAND}, one type in ten", f"{HAND}, all"),
+    ]
 
 
-def partitions(_: Bench) -> Found:
-    """Two workers on two partitions: axe does not share out a topic's partitions among workers yet."""
-    row = Wanted("2 workers on 2 partitions, of 1 on 1", None)
-    return {"job": "two workers", "ways": {}}, [row.judged(None, note="axe assigns no partitions to workers yet")]
+def partitions(at: Bench) -> Found:
+    """Two workers, each on a partition of its own, against one on one; the partitions are of two topics."""
+    with at.topic(events.events(at.events)) as one, at.topic(events.events(at.events)) as other:
+
+        def hand() -> Speed:
+            with _folder() as folder:
+                started = []
+                for number, topic in enumerate((one, other)):
+                    (own := folder / str(number)).mkdir()
+                    settings = {"brokers": at.kafka.bootstrap, "topic": topic, "end": at.events, "folder": str(own)}
+                    started.append(bench.child("hand:count", settings))
+                return _together(list(map(bench.result, started)), events=2 * at.events)
+
+        def axe() -> Speed:
+            with _folder() as folder:
+                told = installed.run(folder, at.kafka.bootstrap, [one, other], "OnEvent", count=2, apart=True)
+                for number in range(2):
+                    counted = installed.rows(installed.database(folder, number), VALUES)
+                    _judge(counted, events.counts(range(at.events)))
+                return _together(told, events=2 * at.events)
+
+        ways = [
+            at.hand("count", one, name=f"{HAND}, 1 on 1"),
+            Way(f"{HAND}, 2 on 2", EXACTLY_ONCE, hand),
+            at.axe("axe run, 1 on 1", "OnEvent", one),
+            Way("axe run, 2 on 2", EXACTLY_ONCE, axe),
+        ]
+        found = measure("count by phase, two workers", ways, rounds=at.rounds)
+    own, limit = ratio(found, "axe run, 2 on 2", "axe run, 1 on 1"), ratio(found, f"{HAND}, 2 on 2", f"{HAND}, 1 on 1")
+    scaling = None if own is None or limit is None else own / limit
+    return found, [
+        Wanted("2 workers on 2 partitions, of 1 on 1", None).judged(own),
+        Wanted("the same of the hand-written loop", None).judged(limit),
+        Wanted("the scaling of axe run, of that of the loop", 0.9).judged(scaling),
+    ]
+
+
+def _together(told: list[dict[str, Any]], *, events: int) -> Speed:
+    """Return the speed of several that ran at once, from the first commit of any to the last."""
+    first = min(one["stamps"][0][0] for one in told)
+    last = max(one["stamps"][-1][0] for one in told)
+    cpu_s = sum(one["stamps"][-1][1] - one["stamps"][0][1] for one in told)
+    return Speed(events / (last - first), cpu_s / events * 1e6)
 
 
 JOBS: dict[str, Callable[[Bench], Found]] = {
