@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -164,17 +164,24 @@ class App:
             if lock is not None:
                 self._locks.callback(lock.close)
 
-    def _made(self, processors: Iterable[Processor], *, until_end: bool) -> list[Runner]:
+    def _made(self, processors: Collection[Processor], *, until_end: bool) -> list[Runner]:
         """Make the runners, all of them or none: sources that nobody would read are closed again."""
         with ExitStack() as opened:
-            runners = []
+            runners, neighbours = [], assembly.Neighbours(len(processors))
             for processor in processors:
-                source = self.source(processor)
+                source = self.source(processor, neighbours)
                 opened.callback(source.close)
-                store, alone = self._place.store(processor.name), self._place.of(processor.name).host_is_alone
-                runners.append(
-                    Runner(processor, store, source, self.config, until_end=until_end, retry_failed=True, alone=alone)
+                runner = Runner(
+                    processor,
+                    self._place.store(processor.name),
+                    source,
+                    self.config,
+                    until_end=until_end,
+                    retry_failed=True,
+                    alone=self._place.of(processor.name).host_is_alone,
+                    turn=neighbours.turn(),
                 )
+                runners.append(runner)
             # From here on each runner closes its own.
             opened.pop_all()
         return runners
@@ -196,6 +203,6 @@ class App:
         """Open a processor's store for a ``with`` block; see ``Places.opened``."""
         return self._place.opened(processor.name, create=create, version=processor.version)
 
-    def source(self, processor: Processor) -> Source:
-        """Open a source of the processor's own."""
-        return assembly.source(self.config, processor.name, self._place, processor)
+    def source(self, processor: Processor, neighbours: assembly.Neighbours | None = None) -> Source:
+        """Open a source for the processor; without ``neighbours`` it reads for itself."""
+        return assembly.source(self.config, processor.name, self._place, processor, neighbours)

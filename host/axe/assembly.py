@@ -13,10 +13,29 @@ from .log import get_logger
 from .places import Places
 from .processor import Processor
 from .sources import Source, is_built_in, open_source
+from .sources.convoy import Convoys
+from .turns import Turn, Turns
 
 
-def source(config: Config, name: str, places: Places, processor: Processor | None = None) -> Source:
-    """Open a source for a processor, by a plugin's hook or one of the built-in ones."""
+class Neighbours:
+    """What the processors of one process share: one reading of their topics, and turns. One alone shares nothing."""
+
+    def __init__(self, processors: int) -> None:
+        self.convoys = Convoys() if processors > 1 else None
+        self._turns = Turns() if processors > 1 else None
+
+    def turn(self) -> Turn | None:
+        """Make the turn of one of them."""
+        return None if self._turns is None else Turn(self._turns)
+
+
+def source(
+    config: Config, name: str, places: Places, processor: Processor | None = None, neighbours: Neighbours | None = None
+) -> Source:
+    """Open a source for a processor, by a plugin's hook or one of the built-in ones.
+
+    With ``neighbours`` it reads together with those among them that have the same topics.
+    """
     opened: Source | None = None
     if processor is not None:
         opened = first_answer(processor.hooks, "open_source", config.plugins, url=config.source)
@@ -25,7 +44,10 @@ def source(config: Config, name: str, places: Places, processor: Processor | Non
     if opened is not None:
         return opened
     group = config.processor(name).group or f"axe.{places.of(name).name}.{name}"
-    return open_source(config.source, group=group, properties=config.kafka, client_id=f"axe-{name}", base=config.base)
+    opened = open_source(config.source, group=group, properties=config.kafka, client_id=f"axe-{name}", base=config.base)
+    if processor is None or neighbours is None or neighbours.convoys is None:
+        return opened
+    return neighbours.convoys.member(opened, (frozenset(processor.types), config.processor(name).batch.bytes))
 
 
 def bind(  # noqa: PLR0913 # the parts of a processor, most of them optional

@@ -85,6 +85,11 @@ class TopicDecoder:
             return functools.partial(self._wanted, json=self._json)
         return self._each
 
+    @property
+    def has_own(self) -> bool:
+        """Whether a decoder of a plugin reads the values."""
+        return self._own is not None
+
     def type_of(self, raw: Any) -> str | None:
         """Tell the event type of a record that a decoder of axe's own reads."""
         kind = self._rule.from_headers(self.form.headers(raw) or ())

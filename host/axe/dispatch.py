@@ -13,6 +13,7 @@ from .decoding import Failed, Item, Refused, TopicDecoder, reason_of
 from .event import RECORD_FORM, Event, Form, Record, Reject
 from .failpoints import failpoint, is_set
 from .processor import Processor
+from .sources.convoy import Chunk
 
 if TYPE_CHECKING:
     from .store.protocol import HandlerState
@@ -32,6 +33,9 @@ class Dispatcher:
         self._topics = {
             topic: TopicDecoder(topic, types, processor, config, form) for topic, types in processor.types.items()
         }
+        # The configuration of a topic is the same for all of a process; decoders of plugins are a processor's own.
+        shares = processor.reads_only and not any(topic.has_own for topic in self._topics.values())
+        self._shared_as = frozenset(processor.types.items()) if shares else None
         self._calls = 0
         self._rest: Iterator[Event] = iter(())
 
@@ -50,6 +54,15 @@ class Dispatcher:
         Raises:
             SourceUnavailable, StoreUnavailable: out of a decoder of a plugin, which needs something that is away.
         """
+        # Records that neighbours have, too, are decoded once for all whose handlers change nothing.
+        if self._shared_as is None or type(records) is not Chunk:
+            return self._decoded(records)
+        items = records.decoded.get(self._shared_as)
+        if items is None:
+            items = records.decoded[self._shared_as] = self._decoded(records)
+        return items
+
+    def _decoded(self, records: Sequence[Any]) -> list[Item]:
         if len(self._topics) == 1:
             (topic,) = self._topics.values()
             return topic.items(records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
@@ -62,6 +62,14 @@ class Form(NamedTuple):
     value: Callable[[Any], bytes | None]
     headers: Callable[[Any], Iterable[tuple[str, bytes | None]] | None]
     timestamp_ms: Callable[[Any], int | None]
+
+    def last(self, records: Sequence[Any], partitions: Collection[TopicPartition]) -> dict[TopicPartition, Any]:
+        """Return the last record of each partition that has one; they are of these partitions."""
+        if len(partitions) == 1 and records:
+            # The usual case, without a look at each record.
+            return dict.fromkeys(partitions, records[-1])
+        places = zip(map(self.topic, records), map(self.partition, records), strict=True)
+        return {TopicPartition(*at): raw for at, raw in dict(zip(places, records, strict=True)).items()}
 
     def record(self, raw: Any) -> Record:
         """Make the record."""

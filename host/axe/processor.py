@@ -12,6 +12,7 @@ from .config import TOPIC
 from .errors import PluginError
 from .event import Event
 from .hooks import hookimpl, never_runs, new_plugin_manager, options_of, refuse_slips, register
+from .telling import said
 
 NAME_FORM = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
@@ -37,6 +38,8 @@ class Status(enum.Enum):
 class Processor:
     """One processor with its hooks; ``types`` maps each topic to the event types it wants, None for all.
 
+    ``reads_only`` is its handler's word that it changes nothing in ``event.value``, so that others may have the same.
+
     Raises:
         PluginError: the object is no processor: what is wrong with it, in words.
     """
@@ -58,6 +61,7 @@ class Processor:
         self.settings = settings or {}
         self.version = _version(handler if version is None else version)
         self.types = _subscriptions(getattr(handler, "topics", None) if topics is None else topics)
+        reads_only = _reads_only(handler)
         self.hooks = new_plugin_manager()
         for plugin_name, plugin in plugins:
             try:
@@ -68,6 +72,8 @@ class Processor:
         for part, suffix in _parts(handler):
             register(self.hooks, part, name + suffix)
         self.on_event, self.on_batch = self._handlers()
+        # What a plugin wraps around the handler has not given its word.
+        self.reads_only = reads_only and len(self._handler_hook().get_hookimpls()) == 1
 
     def _handlers(self) -> tuple[Callable[[Event, Any], None] | None, Callable[[list[Event], Any], None] | None]:
         one, many = self.hooks.hook.on_event, self.hooks.hook.on_batch
@@ -84,6 +90,9 @@ class Processor:
             return _direct(one, "event"), None
         message = "it has no handler: give it an on_event(event, state) marked with @axe.hookimpl"
         raise PluginError(message)
+
+    def _handler_hook(self) -> Any:
+        return self.hooks.hook.on_batch if self.on_event is None else self.hooks.hook.on_event
 
     def implements(self, hook: str) -> bool:
         """Tell whether anybody implements a hook for this processor."""
@@ -172,6 +181,14 @@ def _version(source: Any) -> int:
         message = f"its version is {version!r}; a version is a whole number from 1"
         raise PluginError(message)
     return version
+
+
+def _reads_only(handler: Any) -> bool:
+    reads_only = getattr(handler, "reads_only", False)
+    if not isinstance(reads_only, bool):
+        message = f"its reads_only is {said(reads_only)}; it is True where the handler changes nothing in event.value"
+        raise PluginError(message)
+    return reads_only
 
 
 def _subscriptions(topics: Any) -> dict[str, frozenset[str] | None]:

@@ -110,7 +110,8 @@ class Reading:
 
     def _steps(self, records: Sequence[Any]) -> dict[TopicPartition, Move]:
         """Return where each partition would be, with the time of the last event before that."""
-        last, form = self._last(records), self._form
+        form = self._form
+        last = form.last(records, self.held)
         steps = {}
         for at, held in self.held.items():
             raw = last.get(at)
@@ -121,15 +122,6 @@ class Reading:
                 event_at = timestamp_of_ms(form.timestamp_ms(raw)) or event_at
                 steps[at] = Move(held.position, held.epoch, form.offset(raw) + 1, event_at)
         return steps
-
-    def _last(self, records: Sequence[Any]) -> dict[TopicPartition, Any]:
-        """Return the last record of each partition that has one."""
-        if len(self.held) == 1 and records:
-            # The usual case, without a look at each record.
-            return dict.fromkeys(self.held, records[-1])
-        form = self._form
-        places = zip(map(form.topic, records), map(form.partition, records), strict=True)
-        return {TopicPartition(*at): raw for at, raw in dict(zip(places, records, strict=True)).items()}
 
     def pass_over(self, records: Sequence[Any]) -> None:
         """Move past records that are no events of this processor, without a transaction of their own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 from .adoption import Adoption, Directed, obey
 from .batch import Batches
@@ -20,7 +21,7 @@ from .outage import Outage
 from .presence import Presence
 from .processor import Processor, Status
 from .reading import Positions, Reading
-from .sources import Source
+from .sources import Interrupted, Source
 from .store import Store
 from .telling import told
 from .trial import Trial
@@ -46,6 +47,7 @@ class Runner:
         until_end: bool = False,
         retry_failed: bool = False,
         alone: bool = True,
+        turn: AbstractContextManager[None] | None = None,
         on_status: Callable[[Status, str | None], None] | None = None,
     ) -> None:
         self.processor = processor
@@ -77,6 +79,7 @@ class Runner:
         self._retry_failed = retry_failed
         self._stop = threading.Event()
         self._finished = self._conflict = False
+        self._turn_to_work = turn or nullcontext()
         self._outage = Outage(self._log)
         self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
 
@@ -164,7 +167,7 @@ class Runner:
         """Say what each kind of trouble leads to."""
         trouble = error if isinstance(error, AxeError) else self._store.trouble(error)
         match trouble:
-            case None if isinstance(error, Directed):
+            case None if isinstance(error, Directed | Interrupted):
                 self._let_go()
             case PositionConflict():
                 self._conflict = True
@@ -259,7 +262,8 @@ class Runner:
         failpoint("after_poll")
         if records:
             stages.end("fetch")
-            failed = self._batches.process(records)
+            with self._turn_to_work:
+                failed = self._batches.process(records)
             self._mirror()
             if failed is not None:
                 self._decide(failed)

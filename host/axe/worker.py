@@ -81,6 +81,7 @@ class _Worker:
         self._waking = threading.Lock()
         self._told: dict[str, dict[str, Any]] = {}
         self._handling: dict[str, tuple[object, float]] = {}
+        self._neighbours = assembly.Neighbours(len(processors))
         self._found = processors
         self._plugins = plugins
 
@@ -136,7 +137,7 @@ class _Worker:
         name, source = processor.name, None
         try:
             place, store = self._places.of(name), self._places.store(name)
-            source = assembly.source(self._config, name, self._places, processor)
+            source = assembly.source(self._config, name, self._places, processor, self._neighbours)
             runner = Runner(
                 processor,
                 store,
@@ -144,6 +145,7 @@ class _Worker:
                 self._config,
                 until_end=self._until_end,
                 alone=place.host_is_alone,
+                turn=self._neighbours.turn(),
                 on_status=functools.partial(self._on_status, name),
             )
         except AxeError as error:

@@ -43,6 +43,12 @@ class OnEvent(_Stamped):
         state[phase] = state.get(phase, 0) + 1
 
 
+class ReadsOnly(OnEvent):
+    """The same, which says that it changes nothing in the values of events."""
+
+    reads_only = True
+
+
 class OnBatch(_Stamped):
     """Counts by phase, many events at once."""
 

@@ -210,24 +210,29 @@ def processors(at: Bench) -> Found:
     """Ten processors on one topic in one worker process against one: what each further one costs."""
     with at.topic(events.events(at.events)) as topic:
 
-        def way(number: int) -> Way:
+        def way(number: int, handler: str, name: str) -> Way:
             def run() -> Speed:
                 with _folder() as folder:
                     top = '[host]\nworkers = "threads"'
-                    told = installed.run(folder, at.kafka.bootstrap, [topic], "OnEvent", count=number, top=top)
+                    told = installed.run(folder, at.kafka.bootstrap, [topic], handler, count=number, top=top)
                     for one in range(number):
                         counted = installed.rows(installed.database(folder, one), VALUES)
                         _judge(counted, events.counts(range(at.events)))
-                # One process, so that its CPU time is that of all; events of the topic, not of the processors.
-                ends = {"stamps": [min(one["stamps"][0] for one in told), max(one["stamps"][1] for one in told)]}
-                return speed({**told[0], **ends}, events=at.events)
+                    # One process, so that its CPU time is that of all; events of the topic, not of the processors.
+                    ends = {"stamps": [min(one["stamps"][0] for one in told), max(one["stamps"][1] for one in told)]}
+                    return speed({**told[0], **ends}, events=at.events)
 
-            return Way(f"axe run, {number} in one process", EXACTLY_ONCE, run)
+            return Way(f"axe run, {name}", EXACTLY_ONCE, run)
 
-        found = measure("count by phase, one topic", [way(1), way(PROCESSORS)], rounds=at.rounds)
-    row = Wanted("CPU of each further processor, of the first", 0.4, is_limit=True)
-    times = ratio(found, f"axe run, {PROCESSORS} in one process", "axe run, 1 in one process", "cpu_us")
-    return found, [row.judged(None if times is None else (times - 1) / (PROCESSORS - 1))]
+        single, each, shared = "1 in one process", f"{PROCESSORS} in one process", f"{PROCESSORS} that only read"
+        ways = [way(1, "OnEvent", single), way(PROCESSORS, "OnEvent", each), way(PROCESSORS, "ReadsOnly", shared)]
+        found = measure("count by phase, one topic", ways, rounds=at.rounds)
+    rows = []
+    for name, what in ((each, "processor"), (shared, "processor that only reads")):
+        times = ratio(found, f"axe run, {name}", f"axe run, {single}", "cpu_us")
+        row = Wanted(f"CPU of each further {what}, of the first", 0.4, is_limit=True)
+        rows.append(row.judged(None if times is None else (times - 1) / (PROCESSORS - 1)))
+    return found, rows
 
 
 def types(at: Bench) -> Found:

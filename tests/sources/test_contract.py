@@ -13,6 +13,7 @@ import pytest
 from axe.errors import BeyondEnd, TopicMissing, TopicRecreated
 from axe.event import TopicPartition
 from axe.sources import Bounds, Source, open_source
+from axe.sources.convoy import Convoys
 from axe.sources.memory import memory_log
 
 from ..services.kafka import KafkaBroker
@@ -93,11 +94,24 @@ class MemoryLogs:
         return open_source(f"memory:{self._name}", group="", properties={}, client_id="tests", base=Path())
 
 
-@pytest.fixture(params=["kafka", "folder", "memory"])
+class TogetherLog(KafkaLog):
+    """Kafka, as a member of a convoy reads it."""
+
+    def __init__(self, broker: KafkaBroker) -> None:
+        super().__init__(broker)
+        self._convoys = Convoys()
+
+    def open(self) -> Source:
+        return self._convoys.member(super().open(), "road")
+
+
+@pytest.fixture(params=["kafka", "kafka, together", "folder", "memory"])
 def log(request: pytest.FixtureRequest, tmp_path: Path, topic: str) -> Log:
     match request.param:
         case "kafka":
             return KafkaLog(request.getfixturevalue("kafka"))
+        case "kafka, together":
+            return TogetherLog(request.getfixturevalue("kafka"))
         case "folder":
             return FolderLog(tmp_path)
         case _:

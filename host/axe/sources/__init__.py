@@ -38,6 +38,10 @@ class Fetched(NamedTuple):
     reached: Mapping[TopicPartition, int]
 
 
+class Interrupted(Exception):
+    """Nothing is wrong, but reading cannot go on as it was: assign again."""
+
+
 class Source(Protocol):
     """One reader of a log. Used from one thread; it keeps no position that outlives it.
 

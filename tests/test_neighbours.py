@@ -1,0 +1,190 @@
+"""Processors side by side in one process: what they share, and what none of them can do to another."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import axe
+from axe import Event, State
+from axe.errors import PluginError
+from axe.sources import memory
+from axe.sources.memory import memory_log
+
+
+def log_of(topic: str, count: int) -> memory.MemoryLog:
+    log = memory_log(topic)
+    log.create_topic(topic)
+    for number in range(count):
+        log.append(topic, json.dumps({"n": number, "type": "even" if number % 2 == 0 else "odd"}).encode())
+    return log
+
+
+def app_of(folder: Path, topic: str, handlers: dict[str, Any], **configuration: Any) -> axe.App:
+    app = axe.App({"source": f"memory:{topic}", "state": f"sqlite:{folder / 'state'}", **configuration})
+    for name, handler in handlers.items():
+        app.processors.add(id=name, handler=handler)
+    return app
+
+
+def handler_of(topics: str, on_event: Callable[[Event, State], object], **attributes: Any) -> Any:
+    """Make an object with a handler and these attributes."""
+    made = type("Handler", (), {"__call__": lambda _self, event, state: on_event(event, state), **attributes})()
+    made.topics = (topics,)
+    return made
+
+
+@pytest.fixture
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count what the sources of the log in memory hand out."""
+    counts: list[int] = []
+    fetch = memory.MemorySource.fetch
+
+    def counting(self: memory.MemorySource, **given: Any) -> Any:
+        found = fetch(self, **given)
+        counts.append(len(found.records))
+        return found
+
+    monkeypatch.setattr(memory.MemorySource, "fetch", counting)
+    return counts
+
+
+def count(event: Event, state: State) -> None:
+    state["seen"] = [*state.get("seen", []), event.value["n"]]
+
+
+def test_a_topic_is_fetched_once_for_all(tmp_path: Path, topic: str, fetched: list[int]) -> None:
+    log_of(topic, 500)
+    app = app_of(tmp_path, topic, {f"p{number}": handler_of(topic, count) for number in range(5)})
+
+    app.start(until_end=True)
+
+    assert all(dict(app.processors[f"p{number}"].state) == {"seen": list(range(500))} for number in range(5))
+    # All of them begin at the same place, but one may have begun before another came.
+    assert sum(fetched) < 3 * 500
+
+
+def test_who_changes_a_value_changes_it_for_nobody_else(tmp_path: Path, topic: str) -> None:
+    log_of(topic, 200)
+
+    def clear(event: Event, _state: State) -> None:
+        event.value.clear()
+
+    handlers = {"a": handler_of(topic, clear), "b": handler_of(topic, count), "c": handler_of(topic, clear)}
+    app = app_of(tmp_path, topic, handlers)
+    app.start(until_end=True)
+
+    assert dict(app.processors["b"].state) == {"seen": list(range(200))}
+
+
+def values_of(folder: Path, topic: str, **attributes: Any) -> list[set[int]]:
+    """Run two processors together; the identities of the values that each got."""
+    log_of(topic, 1000)
+    got: list[list[Any]] = [[], []]
+    handlers = {
+        f"p{number}": handler_of(topic, lambda event, _, mine=mine: mine.append(event.value), **attributes)
+        for number, mine in enumerate(got)
+    }
+    app_of(folder, topic, handlers).start(until_end=True)
+    return [{id(value) for value in mine} for mine in got]
+
+
+def test_values_are_shared_by_handlers_that_only_read(tmp_path: Path, topic: str) -> None:
+    one, other = values_of(tmp_path, topic, reads_only=True)
+
+    assert len(one & other) > 100
+
+
+def test_values_are_shared_by_nobody_else(tmp_path: Path, topic: str) -> None:
+    one, other = values_of(tmp_path, topic)
+
+    assert one & other == set()
+
+
+def test_events_of_other_types_are_not_shared(tmp_path: Path, topic: str) -> None:
+    log_of(topic, 300)
+    seen: dict[str, list[int]] = {"even": [], "odd": []}
+    handlers = {
+        kind: handler_of(f"{topic}/{kind}", lambda event, _, kind=kind: seen[kind].append(event.value["n"]))
+        for kind in seen
+    }
+    for handler in handlers.values():
+        handler.reads_only = True
+
+    app_of(tmp_path, topic, handlers).start(until_end=True)
+
+    assert seen == {"even": list(range(0, 300, 2)), "odd": list(range(1, 300, 2))}
+
+
+def test_reads_only_is_true_or_false(tmp_path: Path, topic: str) -> None:
+    with pytest.raises(PluginError, match="reads_only is yes; it is True where"):
+        app_of(tmp_path, topic, {"p": handler_of(topic, count, reads_only="yes")})
+
+
+def test_a_sick_event_of_one_is_nothing_to_the_others(tmp_path: Path, topic: str) -> None:
+    log_of(topic, 300)
+
+    def refuses(event: Event, state: State) -> None:
+        if event.value["n"] % 100 == 7:
+            raise axe.Reject("seven")
+        count(event, state)
+
+    def fails(event: Event, state: State) -> None:
+        if event.value["n"] == 150:
+            raise ValueError
+        count(event, state)
+
+    handlers = {"a": handler_of(topic, refuses), "b": handler_of(topic, fails), "c": handler_of(topic, count)}
+    for handler in handlers.values():
+        handler.reads_only = True
+    app = app_of(tmp_path, topic, handlers, processors={"b": {"retries": 1, "backoff_s": [0, 0]}})
+    app.start(until_end=True)
+
+    assert app.processors["a"].state["seen"] == [n for n in range(300) if n % 100 != 7]
+    assert app.processors["b"].state["seen"] == list(range(150))
+    assert app.processors["c"].state["seen"] == list(range(300))
+
+
+def test_one_that_hangs_does_not_hold_up_the_others(tmp_path: Path, topic: str) -> None:
+    log = log_of(topic, 1)
+    let_go = threading.Event()
+    hangs = handler_of(topic, lambda _event, _state: let_go.wait(60))
+    app = app_of(tmp_path, topic, {"hangs": hangs, "p": handler_of(topic, count), "q": handler_of(topic, count)})
+    with app:
+        try:
+            for number in range(1, 50):
+                log.append(topic, json.dumps({"n": number}).encode())
+                time.sleep(0.01)
+            deadline = time.monotonic() + 10
+            while any(app.processors[name].offset < 50 for name in "pq"):
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        finally:
+            let_go.set()
+
+
+def test_a_reset_of_one_moves_it_alone(tmp_path: Path, topic: str) -> None:
+    log = log_of(topic, 100)
+    app = app_of(tmp_path, topic, {"p": handler_of(topic, count), "q": handler_of(topic, count)})
+    with app:
+        deadline = time.monotonic() + 20
+        while app.processors["p"].offset < 100 or app.processors["q"].offset < 100:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        app.processors["p"].offset = 40
+        while len(app.processors["p"].state["seen"]) < 160:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        log.append(topic, b'{"n": 100}')
+        while app.processors["p"].offset < 101 or app.processors["q"].offset < 101:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    assert app.processors["p"].state["seen"] == [*range(100), *range(40, 101)]
+    assert app.processors["q"].state["seen"] == list(range(101))
