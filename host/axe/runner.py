@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 from .adoption import Adoption, Directed, obey
 from .batch import Batches
@@ -256,14 +257,15 @@ class Runner:
         still connecting, nor with records that only moved the position in memory.
         """
         reading, commits = self._reading, self._batches.commits
-        failed, stages = None, self._batches.stages
-        stages.start()
-        records = reading.take(events=self._batches.wanted, size=self._settings.batch.bytes, timeout_s=_POLL_S)
-        failpoint("after_poll")
-        if records:
-            stages.end("fetch")
+        failed = None
+        with self._turn_to_work:
+            # What is there is fetched within the turn, or another core would fill its caches with it.
+            if records := self._take(timeout_s=0):
+                failed = self._batches.process(records)
+        if not records and (records := self._take(timeout_s=_POLL_S)):
             with self._turn_to_work:
                 failed = self._batches.process(records)
+        if records:
             self._mirror()
             if failed is not None:
                 self._decide(failed)
@@ -285,6 +287,16 @@ class Runner:
         if self._until_end and reading.held and reading.is_past(self.ends):
             self._finished = True
         return got_on
+
+    def _take(self, timeout_s: float) -> list[Any]:
+        """Take the records that come next; wait up to the timeout for the first."""
+        self._batches.stages.start()
+        size = self._settings.batch.bytes
+        records = self._reading.take(events=self._batches.wanted, size=size, timeout_s=timeout_s)
+        failpoint("after_poll")
+        if records:
+            self._batches.stages.end("fetch")
+        return records
 
     def _quiet(self, now: float) -> None:
         """Nothing to read: look whether somebody set something or took over."""

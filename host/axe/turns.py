@@ -14,8 +14,9 @@ from collections import deque
 from types import TracebackType
 
 LONGEST_S = 0.05
-# Less than this share of its time on the processor: it waits for a server, a disk, or another thread.
-_BUSY = 0.25
+# The process idles for more than this share of a batch: it waits for a server or a disk. Its own CPU time would not
+# tell: those who take no turns run beside it, and hold it up.
+_IDLE = 0.5
 _BATCHES_WITHOUT = 20
 
 
@@ -71,14 +72,14 @@ class Turn:
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._without = 0
-        self._began = self._cpu_began = 0.0
+        self._began = self._cpu_began = self._process_began = 0.0
 
     def __enter__(self) -> None:
         if self._without > 0:
             self._without -= 1
             return
         self._turns.take(self)
-        self._began, self._cpu_began = time.perf_counter(), time.thread_time()
+        self._began, self._cpu_began, self._process_began = time.perf_counter(), time.thread_time(), time.process_time()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -86,7 +87,8 @@ class Turn:
         if self._began == 0.0:
             return
         took, cpu = time.perf_counter() - self._began, time.thread_time() - self._cpu_began
+        idle = took - (time.process_time() - self._process_began)
         self._began = 0.0
-        if took > LONGEST_S or cpu < _BUSY * took:
+        if cpu > LONGEST_S or idle > _IDLE * took:
             self._without = _BATCHES_WITHOUT
         self._turns.give_back(self)
