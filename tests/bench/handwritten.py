@@ -114,14 +114,11 @@ def count_keys(db: sqlite3.Connection) -> Keep:
 
 
 def count_keys_in_memory(db: sqlite3.Connection) -> Keep:
-    """As ``count_keys``, with all ids in memory: what was read or written is not read again."""
-    known: dict[str, str] = {}
+    """As ``count_keys``, with all ids in memory from the start: nothing is read any more."""
+    known: dict[str, str] = dict(db.execute("SELECT key, value FROM kept"))
 
     def keep(messages: list[Message]) -> None:
         ids = [decode_json(value)["id"] for value in map(Message.value, messages)]
-        if unknown := [id_ for id_ in ids if id_ not in known]:
-            marks = ", ".join("?" * len(unknown))
-            known.update(db.execute(f"SELECT key, value FROM kept WHERE key IN ({marks})", unknown))
         for id_ in ids:
             known[id_] = f"{int(known.get(id_, '0')) + 1:0100d}"
         db.executemany(SAVE, [(id_, known[id_]) for id_ in dict.fromkeys(ids)])

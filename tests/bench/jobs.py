@@ -183,12 +183,11 @@ def keys(at: Bench) -> Found:
 
             return Way(f"{HAND}, 1,000,000 keys{name}", EXACTLY_ONCE, run)
 
-        def axe(name: str, cache_mb: int | None = None) -> Way:
+        def axe(name: str, handler: str, own: str = "") -> Way:
             def run() -> Speed:
                 with _folder() as folder:
                     shutil.copytree(progressed["axe"], folder / "state")
-                    own = "" if cache_mb is None else f"cache_mb = {cache_mb}"
-                    [told] = installed.run(folder, at.kafka.bootstrap, [million], "Keys", own=own)
+                    [told] = installed.run(folder, at.kafka.bootstrap, [million], handler, own=own)
                     _judge(installed.rows(installed.database(folder), _TOTAL.format(table="axe_values")), {"all": end})
                     return speed(told)
 
@@ -200,8 +199,8 @@ def keys(at: Bench) -> Found:
             hand("", "keys"),
             hand(_IN_MEMORY, "keys-in-memory"),
             at.axe("axe run, 10 keys", "Keys", ten, expected=ids),
-            axe(""),
-            axe(_IN_MEMORY, CACHE_MB),
+            axe("", "Keys"),
+            axe(_IN_MEMORY, "KeysInMemory", f"cache_mb = {CACHE_MB}"),
         ]
         found = measure("count by key, values of 100 bytes", ways, rounds=at.rounds)
         at.profile("Keys", ten)
