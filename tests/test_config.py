@@ -205,6 +205,7 @@ def test_the_whole_of_it_is_understood(write: Write, monkeypatch: pytest.MonkeyP
         retries = 0
         handler_timeout_s = 5
         memory_mb = 1024
+        cache_mb = 0
         group = "my.group"
         backoff_s = [0, 3]
         batch = { events = 1, time_s = 0 }
@@ -241,6 +242,7 @@ def test_the_whole_of_it_is_understood(write: Write, monkeypatch: pytest.MonkeyP
         retries=0,
         handler_timeout_s=5,
         memory_mb=1024,
+        cache_mb=0,
         group="my.group",
         backoff_s=(0, 3),
         batch=BatchConfig(events=1, time_s=0),
@@ -342,6 +344,8 @@ def test_an_unknown_setting_that_is_near_to_none_lists_what_is_known(key: str) -
         ({"processors": {"a": {"retries": 10**5000}}}, "got a larger one"),
         ({"processors": {"a": {"handler_timeout_s": 0}}}, "expected a number above 0, got 0"),
         ({"processors": {"a": {"memory_mb": "1G"}}}, "expected a whole number of at least 1, got text"),
+        ({"processors": {"a": {"cache_mb": -1}}}, "a.cache_mb: expected a whole number of at least 0, got -1"),
+        ({"processors": {"a": {"cache_mb": 1.5}}}, "a.cache_mb: expected a whole number of at least 0, got 1.5"),
         ({"processors": {"a": {"backoff_s": [1]}}}, "expected a list of 2, each a number of at least 0, got 1 items"),
         ({"processors": {"a": {"backoff_s": [1, -1]}}}, "processors.a.backoff_s[1]: expected a number"),
         ({"processors": {"a": {"backoff_s": [9, 1]}}}, "expected the shorter pause first"),

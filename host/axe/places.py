@@ -49,7 +49,8 @@ class Places:
         place = self.of(processor)
         if isinstance(place, PluginPlace):
             return place.store(processor)
-        return SqlStore(place.database(processor), processor)
+        cache_mb = self._config.processor(processor).cache_mb
+        return SqlStore(place.database(processor), processor, cache_mb=cache_mb)
 
     def distinct(self, processors: Iterable[str]) -> list[Place | PluginPlace]:
         """List the places of these processors, each once, however its folder is written."""

@@ -73,6 +73,21 @@ class Keys(_Stamped):
         state[key] = f"{int(state.get(key, '0')) + 1:0100d}"
 
 
+class KeysInMemory(Keys):
+    """As ``Keys``, and reads every key with the first event, whose commit is not counted: all are in memory then."""
+
+    _has_read = False
+
+    @axe.hookimpl
+    def on_event(self, event: axe.Event, state: axe.State) -> None:
+        """Count one event."""
+        if not self._has_read:
+            self._has_read = True
+            for key in state:
+                state.get(key)
+        super().on_event(event, state)
+
+
 class Cursor(_Stamped):
     """One upsert an event, on the driver's cursor."""
 

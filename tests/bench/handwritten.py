@@ -113,6 +113,19 @@ def count_keys(db: sqlite3.Connection) -> Keep:
     return keep
 
 
+def count_keys_in_memory(db: sqlite3.Connection) -> Keep:
+    """As ``count_keys``, with all ids in memory from the start: nothing is read any more."""
+    known: dict[str, str] = dict(db.execute("SELECT key, value FROM kept"))
+
+    def keep(messages: list[Message]) -> None:
+        ids = [decode_json(value)["id"] for value in map(Message.value, messages)]
+        for id_ in ids:
+            known[id_] = f"{int(known.get(id_, '0')) + 1:0100d}"
+        db.executemany(SAVE, [(id_, known[id_]) for id_ in dict.fromkeys(ids)])
+
+    return keep
+
+
 def upsert(db: sqlite3.Connection) -> Keep:
     """One statement an event on the driver's cursor."""
     execute = db.cursor().execute
@@ -142,6 +155,7 @@ JOBS: dict[str, Callable[[sqlite3.Connection], Keep]] = {
     "kept-type": count_kept_type,
     "avro": count_avro,
     "keys": count_keys,
+    "keys-in-memory": count_keys_in_memory,
     "cursor": upsert,
     "core": upsert_core,
 }

@@ -37,12 +37,12 @@ def entry_points(folder: Path, processors: Mapping[str, str]) -> None:
 
 
 def configuration(
-    folder: Path, brokers: str, topics: Mapping[str, list[str]], *, top: str = "", every: bool = False
+    folder: Path, brokers: str, topics: Mapping[str, list[str]], *, top: str = "", own: str = "", every: bool = False
 ) -> Path:
-    """Write the ``axe.toml`` of processors by name, with the topics of each."""
+    """Write the ``axe.toml`` of processors by name, with the topics of each; ``own`` are more settings of each."""
     lines = [f'source = "kafka://{brokers}"', 'state = "sqlite:state"', ALONE, top]
-    for name, own in topics.items():
-        lines += [f"[processors.{name}]", f"topics = {json.dumps(own)}", f"[processors.{name}.settings]"]
+    for name, read in topics.items():
+        lines += [f"[processors.{name}]", f"topics = {json.dumps(read)}", own, f"[processors.{name}.settings]"]
         lines += [f'told = "{folder / name}.json"', f"every = {str(every).lower()}"]
     path = folder / "axe.toml"
     path.write_text("\n".join(lines) + "\n")
@@ -58,6 +58,7 @@ def command(
     count: int = 1,
     apart: bool = False,
     top: str = "",
+    own: str = "",
     every: bool = False,
 ) -> list[str]:
     """Install so many processors of a handler, and return the command that runs them.
@@ -67,7 +68,7 @@ def command(
     names = {f"bench-{number}": f"tests.bench.handlers:{handler}" for number in range(count)}
     entry_points(folder, names)
     read = {name: topics[number : number + 1] if apart else topics for number, name in enumerate(names)}
-    path = configuration(folder, brokers, read, top=top, every=every)
+    path = configuration(folder, brokers, read, top=top, own=own, every=every)
     return [*AXE, "--config", str(path), "run", *(word for name in names for word in ("--only", name))]
 
 

@@ -19,6 +19,8 @@ from .stamps import Speed, speed
 HAND = "hand-written"
 VALUES, TABLE = "SELECT key, value FROM axe_values", "SELECT phase, n FROM counts"
 MANY_KEYS, FEW_KEYS = 1_000_000, 10
+# Twice of what a million keys take: half of it is sure to hold them.
+CACHE_MB = 600
 PROCESSORS = 10
 
 Found = tuple[dict[str, Any], list[dict[str, Any]]]
@@ -170,39 +172,51 @@ def keys(at: Bench) -> Found:
         bench.fill(at.kafka.bootstrap, million, events.events_of_keys(at.events, MANY_KEYS))
         end = MANY_KEYS + at.events
 
-        def hand() -> Speed:
-            with _folder() as folder:
-                shutil.copy(progressed["hand"], folder / "hand.db")
-                settings = {"brokers": at.kafka.bootstrap, "topic": million, "end": end, "folder": str(folder)}
-                told = bench.result(bench.child("hand:keys", settings))
-                _judge(installed.rows(folder / "hand.db", _TOTAL.format(table="kept")), {"all": end})
-                return speed(told)
+        def hand(name: str, job: str) -> Way:
+            def run() -> Speed:
+                with _folder() as folder:
+                    shutil.copy(progressed["hand"], folder / "hand.db")
+                    settings = {"brokers": at.kafka.bootstrap, "topic": million, "end": end, "folder": str(folder)}
+                    told = bench.result(bench.child(f"hand:{job}", settings))
+                    _judge(installed.rows(folder / "hand.db", _TOTAL.format(table="kept")), {"all": end})
+                    return speed(told)
 
-        def axe() -> Speed:
-            with _folder() as folder:
-                shutil.copytree(progressed["axe"], folder / "state")
-                [told] = installed.run(folder, at.kafka.bootstrap, [million], "Keys")
-                _judge(installed.rows(installed.database(folder), _TOTAL.format(table="axe_values")), {"all": end})
-                return speed(told)
+            return Way(f"{HAND}, 1,000,000 keys{name}", EXACTLY_ONCE, run)
+
+        def axe(name: str, handler: str, own: str = "") -> Way:
+            def run() -> Speed:
+                with _folder() as folder:
+                    shutil.copytree(progressed["axe"], folder / "state")
+                    [told] = installed.run(folder, at.kafka.bootstrap, [million], handler, own=own)
+                    _judge(installed.rows(installed.database(folder), _TOTAL.format(table="axe_values")), {"all": end})
+                    return speed(told)
+
+            return Way(f"axe run, 1,000,000 keys{name}", EXACTLY_ONCE, run)
 
         ids = events.counts_of_keys(at.events, FEW_KEYS)
         ways = [
             at.hand("keys", ten, name=f"{HAND}, 10 keys", expected=ids),
-            Way(f"{HAND}, 1,000,000 keys", EXACTLY_ONCE, hand),
+            hand("", "keys"),
+            hand(_IN_MEMORY, "keys-in-memory"),
             at.axe("axe run, 10 keys", "Keys", ten, expected=ids),
-            Way("axe run, 1,000,000 keys", EXACTLY_ONCE, axe),
+            axe("", "Keys"),
+            axe(_IN_MEMORY, "KeysInMemory", f"cache_mb = {CACHE_MB}"),
         ]
         found = measure("count by key, values of 100 bytes", ways, rounds=at.rounds)
         at.profile("Keys", ten)
         at.profile("Keys", million, end=end, state=str(progressed["axe"]))
-    own = Wanted("1,000,000 keys, of 10 keys", 0.5)
-    limit = Wanted("the same of the hand-written loop", None)
-    return found, [
-        own.compared(found, "axe run, 1,000,000 keys", "axe run, 10 keys"),
-        limit.compared(found, f"{HAND}, 1,000,000 keys", f"{HAND}, 10 keys"),
-    ]
+    judged = []
+    for name in ("", _IN_MEMORY):
+        own = Wanted(f"1,000,000 keys{name}, of 10 keys", None if name else 0.5)
+        limit = Wanted(f"the same of the hand-written loop{name}", None)
+        judged += [
+            own.compared(found, f"axe run, 1,000,000 keys{name}", "axe run, 10 keys"),
+            limit.compared(found, f"{HAND}, 1,000,000 keys{name}", f"{HAND}, 10 keys"),
+        ]
+    return found, judged
 
 
+_IN_MEMORY = ", all in memory"
 _TOTAL = "SELECT 'all', sum(CAST(trim(value, '\"') AS INTEGER)) FROM {table}"
 
 

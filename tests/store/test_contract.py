@@ -49,14 +49,14 @@ class Kind:
         self.name = name
         self.url = url
         self.folder = folder
-        self._stores: list[Store] = []
+        self.stores: list[Store] = []
 
     def place(self) -> Place:
         return open_place(self.url, self.folder)
 
     def store(self, processor: str = NAME) -> Store:
         store = Store(self.place().database(processor), processor)
-        self._stores.append(store)
+        self.stores.append(store)
         return store
 
     def opened(self, processor: str = NAME) -> Store:
@@ -90,7 +90,7 @@ class Kind:
             self.outside(f'DROP SCHEMA "{schema_name(NAME)}" CASCADE')
 
     def close(self) -> None:
-        for store in self._stores:
+        for store in self.stores:
             store.close()
 
 
@@ -280,6 +280,16 @@ def test_a_takeover_raises_the_epoch_and_keeps_the_position(store: Store) -> Non
     row = store.positions()[STUDIES]
     assert held == {STUDIES: row}
     assert (row.position, row.epoch, row.owner, row.topic_id) == (10, 2, "somebody", "id-1")
+
+
+def test_a_takeover_of_one_partition_stops_the_owners_of_all_others(store: Store) -> None:
+    """The values are one for all partitions: whoever takes one over may write them."""
+    with store.begin() as transaction:
+        transaction.take_over({TopicPartition("visits", 0): 0}, {}, "somebody")
+        transaction.commit()
+
+    row = store.positions()[STUDIES]
+    assert (row.position, row.epoch, row.owner, row.topic_id) == (10, 2, ME, "id-1")
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     retries: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 3
     handler_timeout_s: _PositiveSeconds = 300
     memory_mb: _Count | None = None
+    cache_mb: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 16
     group: str | None = None
     backoff_s: tuple[_Seconds, _Seconds] = (0.1, 30)
     batch: BatchConfig = BatchConfig()

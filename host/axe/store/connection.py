@@ -23,6 +23,9 @@ class StateConnection(Connection):
     host_writes = False
     """Whether the host itself writes its tables at the moment, between two events of a guarded transaction."""
 
+    version: int | None = None
+    """What ``is_undisturbed`` has seen last."""
+
     savepoint: str | None = None
     """The name of the host's savepoint, while there is one."""
 

@@ -34,6 +34,12 @@ class Database(Protocol):
     def begin(self) -> StateConnection:
         """Begin a write transaction, alone on the database."""
 
+    def is_undisturbed(self, connection: StateConnection) -> bool:
+        """Tell, inside a transaction, whether nobody else has committed since this was asked of the same connection.
+
+        Where nothing tells, the answer is yes; of a new connection it is no.
+        """
+
     def plugin_code(self, connection: StateConnection) -> AbstractContextManager[None]:
         """Guard the transaction while code of a plugin runs."""
 

@@ -45,20 +45,29 @@ def take_over(
 ) -> dict[TopicPartition, StoredPosition]:
     """Own these partitions from now on; new ones begin at the given starts.
 
-    The epoch goes up, so that nothing that an earlier owner has begun can be committed.
+    Every epoch goes up, so that nothing that an earlier owner has begun can be committed: not in a partition that
+    only that one reads either, for the values are one for all of them.
     """
     offsets = tables.offsets
     known = read_positions(connection)
-    for at, start in sorted(starts.items()):
-        topic_id = topic_ids.get(at.topic)
-        taken: dict[str, Any] = {"owner": owner, "epoch": offsets.c.epoch + 1}
+    for at in sorted({*starts, *known}):
+        taken: dict[str, Any] = {"epoch": offsets.c.epoch + 1}
+        if at not in starts:
+            connection.execute(update(offsets).where(*_is(at)).values(taken))
+            continue
+        start, topic_id = starts[at], topic_ids.get(at.topic)
+        taken["owner"] = owner
         if at in known:
             taken["topic_id"] = topic_id or known[at].topic_id
             connection.execute(update(offsets).where(*_is(at)).values(taken))
         else:
             values: dict[str, Any] = {"position": start, "epoch": 1, "owner": owner, "attempts": 0}
             _make(connection, at, {**values, "topic_id": topic_id, "updated_at": tables.timestamp()}, meanwhile=taken)
-    return {at: held for at, held in read_positions(connection).items() if at in starts}
+    held = read_positions(connection)
+    for at in sorted(set(held) - set(starts) - set(known)):
+        # Made while we waited for a row of the same worker's.
+        connection.execute(update(offsets).where(*_is(at)).values(epoch=offsets.c.epoch + 1))
+    return {at: row for at, row in held.items() if at in starts}
 
 
 def move_by_hand(
@@ -79,7 +88,8 @@ def move_by_hand(
         else:
             _make(connection, at, {**values, "epoch": 1}, meanwhile={**values, "epoch": offsets.c.epoch + 1})
     before = {at: stored[at].position if at in stored else None for at in targets}
-    return before, set(stored) <= set(targets)
+    # Asked again: a worker may have made one while we waited for its rows.
+    return before, set(read_positions(connection)) <= set(targets)
 
 
 def _make(connection: Connection, at: TopicPartition, values: dict[str, Any], *, meanwhile: dict[str, Any]) -> None:

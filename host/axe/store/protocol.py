@@ -111,7 +111,8 @@ class Transaction(Protocol):
     ) -> dict[TopicPartition, StoredPosition]:
         """Own these partitions from now on, and return their positions; new ones begin at the given starts.
 
-        The epoch goes up by one, so that nothing that an earlier owner has begun can be committed.
+        Every stored epoch goes up by one, those of other partitions too, so that nothing that an earlier owner
+        has begun can be committed: the values are one for all partitions.
         """
 
     def advance(self, moves: Mapping[TopicPartition, Move], owner: str) -> None:

@@ -17,16 +17,21 @@ from .positions import read_positions
 from .protocol import ALIVE_S, Control, StoredPosition
 from .text import clean
 from .transaction import Transaction
+from .value_cache import ValueCache
 
 
 class Store:
-    """One processor's database. Every method may raise a StoreError that says what to do."""
+    """One processor's database. Every method may raise a StoreError that says what to do.
 
-    def __init__(self, database: Database, processor: str) -> None:
+    ``cache_mb`` is how much of the values it keeps in memory from one batch to the next.
+    """
+
+    def __init__(self, database: Database, processor: str, *, cache_mb: int = 0) -> None:
         self.processor = processor
         self.location = database.location
         self.store_id = ""
         self._database = database
+        self._cache = ValueCache(cache_mb * 2**20)
 
     # --- opening
 
@@ -93,6 +98,7 @@ class Store:
 
     def close(self) -> None:
         """Let go of the connections; safe to call twice."""
+        self._cache.clear()
         self._database.close()
 
     # --- reading, which disturbs no writer
@@ -141,11 +147,12 @@ class Store:
 
     def renew(self) -> None:
         """Go on with a new connection: one that a hook kept is closed."""
+        self._cache.clear()
         self._database.renew()
 
     def begin(self) -> Transaction:
         """Begin the one write transaction; leave it as a context manager."""
-        return Transaction(self._database)
+        return Transaction(self._database, self._cache)
 
     def set_status(
         self, status: str, last_error: str | None = None, *, worker: str | None = None, unless_directed: bool = False

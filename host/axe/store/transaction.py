@@ -22,6 +22,7 @@ from .positions import ADVANCE, POSITIONS, move_by_hand, take_over, to_positions
 from .protocol import Control, Move, StoredPosition
 from .state import State
 from .text import clean
+from .value_cache import ValueCache
 
 # The command line has the second one from here.
 __all__ = ["Transaction", "headers_from_json"]
@@ -30,8 +31,9 @@ __all__ = ["Transaction", "headers_from_json"]
 class Transaction:
     """One write transaction: positions, values, dead letters and the plugin's SQL, all or nothing."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, cache: ValueCache) -> None:
         self._database = database
+        self._cache = cache
         self._connection: StateConnection | None = database.begin()
         self._cursor: Any = None
         self._state: State | None = None
@@ -56,8 +58,20 @@ class Transaction:
         if self._state is None:
             connection = self._connection
             assert connection is not None
-            self._state = State(connection, lambda: self._database.cursor(connection))
+            if not self._moved:
+                # Whoever moved no position is told by nothing what others have written.
+                self._bypass_cache()
+            elif not self._database.is_undisturbed(connection):
+                self._cache.clear()
+            self._state = State(connection, lambda: self._database.cursor(connection), self._cache)
         return self._state
+
+    def _bypass_cache(self) -> None:
+        """Read values from the database in this transaction, and know nothing of them in the next one."""
+        self._cache.clear()
+        self._cache = ValueCache(0)
+        if self._state is not None:
+            self._state.bypass(self._cache)
 
     @contextmanager
     def plugin_code(self) -> Iterator[None]:
@@ -79,6 +93,7 @@ class Transaction:
         self, starts: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None], owner: str
     ) -> dict[TopicPartition, StoredPosition]:
         """Own these partitions from now on; new ones begin at the given starts."""
+        self._bypass_cache()
         return take_over(self.connection, starts, topic_ids, owner)
 
     def advance(self, moves: Mapping[TopicPartition, Move], owner: str) -> None:
@@ -132,6 +147,7 @@ class Transaction:
 
     def wipe(self) -> None:
         """Drop the plugin's tables and the values; dead letters and history stay."""
+        self._bypass_cache()
         assert self._connection is not None
         self._database.drop_plugin_objects(self._connection)
         self.connection.execute(delete(tables.values))
@@ -147,7 +163,10 @@ class Transaction:
     def savepoint(self) -> None:
         """Remember this point, so that the next event can be undone alone."""
         assert self._connection is not None
-        self.state.isolated = True
+        if not self.state.isolated:
+            # What an event writes is read again by the next one, which may find it undone.
+            self._bypass_cache()
+            self.state.isolated = True
         # Not a name that a handler could use as well.
         self._connection.savepoint = f"axe_{secrets.token_hex(4)}"
         self._execute(f"SAVEPOINT {self._connection.savepoint}")
@@ -238,9 +257,10 @@ class Transaction:
         assert self._connection is not None
         # Before anything is written: in a transaction that PostgreSQL has given up, writing fails with other words.
         self.check_open()
+        met: Mapping[str, str | None] = {}
         if self._state is not None:
             self._state.write()
-            self._state.end()
+            met = self._state.end()
         if self._moved:
             stored = to_positions(self._run(POSITIONS))
             for at, move in self._moved.items():
@@ -250,6 +270,7 @@ class Transaction:
                     raise TransactionEnded(message)
         self._database.commit(self._connection)
         self._connection = None
+        self._cache.keep(met)
 
     def rollback(self) -> None:
         """Undo everything; nothing to do after the commit."""
@@ -257,4 +278,6 @@ class Transaction:
         if connection is not None:
             if self._state is not None:
                 self._state.end()
+            # After a commit that raised, nobody knows what is stored.
+            self._cache.clear()
             self._database.rollback()

@@ -95,6 +95,11 @@ class PostgresDatabase:
             raise
         return self._connection
 
+    def is_undisturbed(self, connection: StateConnection) -> bool:
+        """Say so of a connection that was seen before: a server does not tell."""
+        before, connection.version = connection.version, 0
+        return before is not None
+
     @contextmanager
     def plugin_code(self, connection: StateConnection) -> Iterator[None]:
         """Forbid a commit until the handlers have returned."""

@@ -17,7 +17,7 @@ from ...errors import CommitRefused, StoreBusy, StoreCorrupt, StoreError, StoreM
 from ..connection import StateConnection, concluded, snapshot, throw_away
 from . import locks
 from .files import make_folder, unavailable
-from .guard import HandlerCursor, guarded, in_transaction
+from .guard import HandlerCursor, guarded, in_transaction, was_used
 from .register import Register
 
 
@@ -36,6 +36,7 @@ class SqliteDatabase:
         self._driver: sqlite3.Connection | None = None
         self._lock: locks.WriterLock | None = None
         self._identity: tuple[int, int] | None = None
+        self._changes = 0
 
     def connect(self, *, create: bool) -> str:
         """Make sure that the file exists and is a database of ours."""
@@ -107,7 +108,7 @@ class SqliteDatabase:
         engine, lock = self._writers()
         lock.acquire()
         try:
-            if self._driver is not None and in_transaction(self._driver):
+            if self._driver is not None and was_used(self._driver, self._changes):
                 # A handler kept a cursor and wrote with it between two batches. That is no part of any.
                 self._discard()
             self._check_file()
@@ -136,6 +137,13 @@ class SqliteDatabase:
             message = f"the database {self.path} {what} while axe ran; stop axe, and restore it from a backup"
             raise StoreMissing(message)
 
+    def is_undisturbed(self, connection: StateConnection) -> bool:
+        """Ask SQLite for what changes when another connection, of whatever program, has committed."""
+        assert self._driver is not None
+        before = connection.version
+        (connection.version,) = self._driver.execute("PRAGMA data_version").fetchone()
+        return before == connection.version
+
     def plugin_code(self, connection: StateConnection) -> AbstractContextManager[None]:
         """Set the authorizer while code of a plugin runs."""
         assert self._driver is not None
@@ -163,6 +171,7 @@ class SqliteDatabase:
             message = f"the database refused the commit: {error}"
             raise CommitRefused(message) from error
         concluded(connection)
+        self._changes = self._driver.total_changes
         self._lock.release()
 
     def rollback(self) -> None:

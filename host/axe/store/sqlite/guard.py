@@ -75,6 +75,14 @@ def in_transaction(driver: sqlite3.Connection) -> bool:
         return False
 
 
+def was_used(driver: sqlite3.Connection, changes: int) -> bool:
+    """Tell whether somebody wrote with a connection, committed or not, since it had changed so many rows."""
+    try:
+        return driver.in_transaction or driver.total_changes != changes
+    except sqlite3.Error:  # a handler closed it
+        return True
+
+
 class HandlerCursor(sqlite3.Cursor):
     """The cursor that handlers share; one that closes it would take it away from the next event."""
 
