@@ -102,8 +102,8 @@ class Origin(Protocol):
 class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
     """A decoded record: what a handler receives.
 
-    ``value`` is None for a tombstone; it is the handler's to change. All else is read from the record
-    when it is asked for. A test makes one with ``axe.testing.make_event``.
+    ``value`` is None for a tombstone; it is the handler's to change, unless that says ``reads_only``. All else is
+    read from the record when it is asked for. A test makes one with ``axe.testing.make_event``.
     """
 
     _raw: Any
