@@ -32,28 +32,32 @@ ROOT = Path(__file__).parents[2]
 
 
 class AxeRun:
-    """`axe run` as a user starts it, with the oracle installed as a plugin."""
+    """`axe run` as a user starts it, with the oracle installed as a plugin, or as several in one worker."""
 
-    def __init__(self, folder: Path, bootstrap: str, topic: str) -> None:
+    def __init__(self, folder: Path, bootstrap: str, topic: str, processors: int = 1) -> None:
+        self.names = [f"oracle-{number}" for number in range(processors)]
         site = folder / "site"
         info = site / "axe_oracle-1.0.dist-info"
         info.mkdir(parents=True)
         (info / "METADATA").write_text("Metadata-Version: 2.1\nName: axe-oracle\nVersion: 1.0\n")
-        (info / "entry_points.txt").write_text("[axe.processors]\noracle = axe_oracle:made\n")
+        entries = [f"{name} = axe_oracle:made" for name in self.names]
+        (info / "entry_points.txt").write_text("\n".join(["[axe.processors]", *entries, ""]))
         (site / "axe_oracle.py").write_text(f"from tests.oracle import Oracle\nmade = Oracle(('{topic}',))\n")
         self._config = folder / "axe.toml"
         # The reporters that are installed beside the tests have no settings here.
         self._config.write_text(
             f'source = "kafka://{bootstrap}"\nstate = "sqlite:state"\nblock = ["sentry", "airbrake"]\n'
+            f'[host]\nworkers = "{"processes" if processors == 1 else "threads"}"\n'
         )
         self._sessions: list[int] = []
-        self.database = folder / "state" / "oracle.db"
+        self.databases = [folder / "state" / f"{name}.db" for name in self.names]
         self._log = folder / "log"
         self._environment = {**os.environ, "PYTHONPATH": f"{site}:{ROOT}:{os.environ.get('PYTHONPATH', '')}"}
 
     def start(self, *options: str) -> psutil.Popen:
         with self._log.open("a") as log:
-            command = [sys.executable, "-m", "axe", "--config", str(self._config), "run", "--only", "oracle", *options]
+            only = [word for name in self.names for word in ("--only", name)]
+            command = [sys.executable, "-m", "axe", "--config", str(self._config), "run", *only, *options]
             host = psutil.Popen(
                 command, env=self._environment, stdout=log, stderr=log, cwd=ROOT, start_new_session=True
             )
@@ -61,9 +65,9 @@ class AxeRun:
         return host
 
     def position(self) -> int:
-        """How far it has committed, over all partitions."""
+        """How far the first has committed, over all partitions."""
         try:
-            with closing(sqlite3.connect(f"file:{self.database}?mode=ro", uri=True)) as database:
+            with closing(sqlite3.connect(f"file:{self.databases[0]}?mode=ro", uri=True)) as database:
                 return int(database.execute("SELECT coalesce(sum(position), 0) FROM axe_offsets").fetchone()[0])
         except sqlite3.Error:
             return 0
@@ -154,8 +158,8 @@ def feed(kafka: KafkaBroker, topic: str) -> Feed:
 
 
 @pytest.fixture
-def run(kafka: KafkaBroker, tmp_path: Path, topic: str) -> Iterator[AxeRun]:
-    run = AxeRun(tmp_path, kafka.bootstrap, topic)
+def run(kafka: KafkaBroker, tmp_path: Path, topic: str, request: pytest.FixtureRequest) -> Iterator[AxeRun]:
+    run = AxeRun(tmp_path, kafka.bootstrap, topic, getattr(request, "param", 1))
     yield run
     run.close()
 
@@ -163,7 +167,9 @@ def run(kafka: KafkaBroker, tmp_path: Path, topic: str) -> Iterator[AxeRun]:
 def workers(host: psutil.Process) -> list[psutil.Process]:
     """Find the worker processes below a host; the fork server stands between."""
     try:
-        return [child for child in host.children(recursive=True) if child.cmdline()[:1] == ["axe [oracle]"]]
+        return [
+            child for child in host.children(recursive=True) if "".join(child.cmdline()[:1]).startswith("axe [oracle-0")
+        ]
     except psutil.Error:
         return []
 
@@ -184,10 +190,12 @@ def wait_until(condition: Callable[[], object], seconds: float, what: str) -> No
 
 
 @pytest.mark.timeout(60 + 6 * KILLS)
+@pytest.mark.parametrize("run", [1, 3], indirect=True, ids=["one", "three in one worker"])
 def test_nothing_is_lost_twice_or_out_of_order_when_hosts_and_workers_are_killed(run: AxeRun, feed: Feed) -> None:
     chance = random.Random(SEED)
     recovery = Recovery(run)
     killed = {"host": 0, "worker": 0}
+    kills = KILLS if len(run.names) == 1 else max(5, KILLS // 4)
 
     def gone(processes: list[psutil.Process]) -> bool:
         return not any(map(is_alive, processes))
@@ -198,7 +206,7 @@ def test_nothing_is_lost_twice_or_out_of_order_when_hosts_and_workers_are_killed
 
     with feed:
         host = run.start()
-        while sum(killed.values()) < KILLS:
+        while sum(killed.values()) < kills:
             # A worker that is killed before it did anything is started again after up to 30 s.
             wait_until(came_up, 45, f"no worker came up\n{run.log()}")
             until = time.monotonic() + chance.uniform(0.0, 0.6)
@@ -229,8 +237,9 @@ def test_nothing_is_lost_twice_or_out_of_order_when_hosts_and_workers_are_killed
     last = run.start("--until-end")
     assert last.wait(timeout=120) == 0, run.log()
 
-    judged = oracle.verify(run.database, feed.input)
-    assert judged.events == sum(map(len, feed.input.values()))
+    for database in run.databases:
+        judged = oracle.verify(database, feed.input)
+        assert judged.events == sum(map(len, feed.input.values()))
     assert killed["host"] > 0
     assert killed["worker"] > 0
     print(f"{killed} kills, {judged}\n{recovery}")  # the figures of the run, shown with -rP
@@ -238,7 +247,7 @@ def test_nothing_is_lost_twice_or_out_of_order_when_hosts_and_workers_are_killed
 
 def test_a_drained_host_exits_with_0_within_its_time(run: AxeRun, feed: Feed) -> None:
     host = run.start()
-    wait_until(lambda: run.database.exists() and workers(host), 30, f"no worker came up\n{run.log()}")
+    wait_until(lambda: run.databases[0].exists() and workers(host), 30, f"no worker came up\n{run.log()}")
 
     host.terminate()
 
