@@ -367,7 +367,8 @@ class Member:
             convoy.awaits_until = now + _HEIR_S
             self._leave()
             raise Interrupted
-        self._road.changed.wait(min(left_s, patience_s))
+        # A reader that fetches says when it has.
+        self._road.changed.wait(left_s if convoy.is_reading else min(left_s, patience_s))
 
     def _read(self, convoy: _Convoy, size: int, timeout_s: float) -> None:
         """Fetch what comes next for everybody."""
