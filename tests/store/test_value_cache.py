@@ -20,6 +20,7 @@ from axe.store import Move
 from axe.store.sql import Store
 from axe.store.transaction import Transaction
 from axe.store.value_cache import UNKNOWN, ValueCache
+from axe.store.values import from_json, to_json
 
 from .test_contract import ME, NAME, STUDIES, Kind
 
@@ -275,6 +276,57 @@ def test_a_status_and_a_heartbeat_leave_what_is_known(kind: Kind) -> None:
         transaction.rollback()
 
 
+@pytest.mark.parametrize("way", ["connection", "cursor", "copy"])
+def test_what_a_handler_writes_by_sql_of_its_own_is_seen(tmp_path: Path, postgresql_url: str, way: str) -> None:
+    """SQLite denies it."""
+    worker = Worker(kind := Kind("postgresql", postgresql_url, tmp_path))
+    worker.set("a", 1)
+    worker.set("b", 1)
+    with worker.batch() as transaction, transaction.plugin_code():
+        state = transaction.state
+        assert state["a"] == 1
+        sql = "UPDATE Axe_Values SET value = '5'"
+        if way == "cursor":
+            state.cursor.execute(sql)
+        elif way == "copy":
+            state.cursor.execute('DELETE FROM "axe_values"')
+            with state.cursor.copy("COPY axe_values FROM STDIN") as copy:
+                copy.write("a\t5\nb\t5\n")
+        else:
+            state.connection.exec_driver_sql(sql)
+        assert state["b"] == 5
+
+    assert worker.get("a") == 5
+    kind.close()
+
+
+def test_a_key_that_is_no_string_has_no_value(kind: Kind) -> None:
+    """SQLite would take 1 for "1", which is then known by two keys, and changed under one of them."""
+    worker = Worker(kind)
+    worker.set("1", "a")
+    for n in range(2):
+        with worker.batch() as transaction:
+            numbers: Any = transaction.state
+            assert numbers.get(1) is None
+            assert 1 not in numbers
+            numbers["1"] = n
+
+    assert worker.get("1") == 1
+
+
+def test_sql_of_a_handler_on_tables_of_its_own_leaves_what_is_known(kind: Kind) -> None:
+    worker = Worker(kind)
+    worker.set("a", 1)
+    with worker.batch() as transaction, transaction.plugin_code():
+        transaction.state.connection.exec_driver_sql("CREATE TABLE seen (n integer)")
+        assert (transaction.state["a"], transaction.state.get("b"), len(transaction.state)) == (1, None, 1)
+
+    with worker.batch() as transaction:
+        transaction.connection.exec_driver_sql("DELETE FROM axe_values")
+        assert transaction.state.get("a") == 1
+        transaction.rollback()
+
+
 # --- what others do
 
 
@@ -396,6 +448,29 @@ def test_the_bytes_are_those_of_the_process() -> None:
 
     assert after - before < 4 * 2**20
     assert 0.6 < (after - before) / cache.bytes < 1.1
+
+
+@pytest.mark.parametrize("text", ["é", "Ω", "😀", "x" * 9 + "é"])
+def test_a_text_that_grows_when_it_is_read_is_counted(text: str) -> None:
+    """The interpreter keeps the UTF-8 of a text that somebody has asked for, beside the text."""
+    tracemalloc = pytest.importorskip("tracemalloc")
+    tracemalloc.start()
+    try:
+        cache = ValueCache(2**20)
+        before, _ = tracemalloc.get_traced_memory()
+        for n in range(2000):
+            if n:
+                from_json(cache.find("hot"))
+            met = {"hot": to_json("hot", f"{n}{text * 100}"), f"{text}{n}": to_json("cold", f"{n}{text * 50}")}
+            cache.keep(met)
+            from_json(met[f"{text}{n}"])
+            del met
+            assert 0 < cache.bytes <= 2**20
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert after - before < 2**20
 
 
 # --- any sequence

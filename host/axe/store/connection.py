@@ -24,7 +24,7 @@ class StateConnection(Connection):
     """Whether the host itself writes its tables at the moment, between two events of a guarded transaction."""
 
     version: int | None = None
-    """What ``is_undisturbed`` has seen last."""
+    """What ``is_undisturbed`` has seen last; None if values may have been written that it would not see."""
 
     savepoint: str | None = None
     """The name of the host's savepoint, while there is one."""

@@ -35,6 +35,7 @@ class State(MutableMapping[str, Any]):
         self._connection = connection
         self._new_cursor = new_cursor
         self._driver = new_cursor()
+        self._driver.is_hosts = True
         self._cache = cache
         self._dialect = connection.dialect
         self._live: dict[str, Any] = {}
@@ -118,8 +119,12 @@ class State(MutableMapping[str, Any]):
         """Show what this is, without what it holds."""
         return f"<State with {len(self._live)} values touched>"
 
-    def _load(self, key: str) -> Any:
-        text = self._cache.find(key)
+    def _load(self, key: Any) -> Any:
+        if not isinstance(key, str):
+            # SQLite would find the value of "1" for 1.
+            return _ABSENT
+        # Without a version a handler may have written values by SQL of its own.
+        text = UNKNOWN if self._connection.version is None else self._cache.find(key)
         if text is UNKNOWN:
             row = LOAD.run(self._driver, self._dialect, key_=key).fetchone()
             text = None if row is None else row[0]

@@ -82,4 +82,13 @@ class ValueCache:
 
 
 def _size(key: str, text: str | None) -> int:
-    return 0 if text is UNKNOWN else _ENTRY_BYTES + key.__sizeof__() + text.__sizeof__()
+    """Count an entry; the same each time it is asked for."""
+    return 0 if text is UNKNOWN else _ENTRY_BYTES + _bytes(key) + (16 if text is None else _bytes(text))
+
+
+def _bytes(text: str) -> int:
+    """Count what a string may come to take: one that is not ASCII grows by its UTF-8 when somebody asks for that."""
+    if text.isascii():
+        return text.__sizeof__()
+    # A new one has not grown yet.
+    return f"{text} ".__sizeof__() + len(text.encode(errors="surrogatepass"))

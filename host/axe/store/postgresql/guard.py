@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import psycopg
 
+from .. import tables
 from ..connection import StateConnection, refuse
 
 # Whoever commits a transaction that moved a position must be the host: a COMMIT by a plugin fails here,
@@ -43,6 +44,9 @@ class HandlerCursor(psycopg.Cursor[Any]):
     And it is not closed by a handler, which would take it away from the next event.
     """
 
+    is_hosts = False
+    """Whether the state itself reads and writes values with it."""
+
     def execute(self, query: Any, *arguments: Any, **options: Any) -> Self:
         """Execute, unless it would end the transaction, or leave a savepoint that a later event could use."""
         self._check(query)
@@ -58,6 +62,11 @@ class HandlerCursor(psycopg.Cursor[Any]):
         self._check(query)
         return super().stream(query, *arguments, **options)
 
+    def copy(self, statement: Any, *arguments: Any, **options: Any) -> Any:
+        """As ``execute``."""
+        self._check(statement)
+        return super().copy(statement, *arguments, **options)
+
     def _check(self, query: Any) -> None:
         guarded: StateConnection | None = getattr(self.connection, "axe_guarded", None)
         if guarded is None:
@@ -66,6 +75,9 @@ class HandlerCursor(psycopg.Cursor[Any]):
             sql = query.decode(errors="replace")
         else:
             sql = query if isinstance(query, str) else query.as_string(self.connection)
+        if not self.is_hosts and tables.values.name in sql.lower():
+            # Nothing denies it here that values are written: what is known of them may be old from here on.
+            guarded.version = None
         plain = _NO_STATEMENT.sub(" ", sql)
         if ending := _ENDING.match(plain):
             named = _NAMED.search(plain)

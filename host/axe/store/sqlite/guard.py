@@ -86,5 +86,7 @@ def was_used(driver: sqlite3.Connection, changes: int) -> bool:
 class HandlerCursor(sqlite3.Cursor):
     """The cursor that handlers share; one that closes it would take it away from the next event."""
 
+    is_hosts = False
+
     def close(self) -> None:
         """Do nothing."""
