@@ -87,10 +87,16 @@ class Site:
 def kill_at_random(site: Site, *, kills: int, seed: int, each: int) -> None:
     """Kill and restart, with new events each time; look at the state now and then meanwhile."""
     chance = random.Random(seed)
+    site.append(each)
+    process = site.start("--until-end")
+    began = time.monotonic()
+    assert process.wait(timeout=60) == 0
+    # A machine may be too slow to get to the first event in less.
+    longest = max(0.3, time.monotonic() - began)
     for number in range(kills):
         site.append(each)
         process = site.start()
-        time.sleep(chance.uniform(0.0, 0.3))  # the moment of death is the point here
+        time.sleep(chance.uniform(0.0, longest))  # the moment of death is the point here
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         if number % 10 == 9:
