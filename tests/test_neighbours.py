@@ -87,8 +87,16 @@ def values_of(folder: Path, topic: str, **attributes: Any) -> list[set[int]]:
     """Run two processors together; the identities of the values that each got."""
     log_of(topic, 1000)
     got: list[list[Any]] = [[], []]
+    # One would be through with it before the other has come.
+    begin = threading.Barrier(2)
+
+    def keep(event: Event, mine: list[Any]) -> None:
+        if not mine:
+            begin.wait(20)
+        mine.append(event.value)
+
     handlers = {
-        f"p{number}": handler_of(topic, lambda event, _, mine=mine: mine.append(event.value), **attributes)
+        f"p{number}": handler_of(topic, lambda event, _, mine=mine: keep(event, mine), **attributes)
         for number, mine in enumerate(got)
     }
     app_of(folder, topic, handlers).start(until_end=True)

@@ -46,9 +46,13 @@ class Spied(MemorySource):
 class Reader:
     """What a runner does with a source: assigns, fetches, and assigns anew when it is interrupted."""
 
-    def __init__(self, log: MemoryLog, road: Convoys, positions: Mapping[TopicPartition, int] = START) -> None:
+    def __init__(
+        self, log: MemoryLog, road: Convoys, positions: Mapping[TopicPartition, int] = START, *, knows: bool = False
+    ) -> None:
         self.own = Spied(log)
         self.source: Member = road.member(self.own, "road")
+        if knows:
+            self.source.topic_id(TOPIC)
         self.interrupted = 0
         self.reached: dict[TopicPartition, int] = {}
         self.position: dict[TopicPartition, int] = {}
@@ -222,6 +226,23 @@ def test_another_one_reads_when_the_reader_does_not_come_back(monkeypatch: pytes
     assert reader.own.assigned == {}
 
 
+def test_a_reader_whose_batches_take_as_long_as_those_of_others_is_waited_for() -> None:
+    log, road = log_of(5), Convoys()
+    reader, other = Reader(log, road), Reader(log, road)
+    drain(reader, other, ends={FIRST: 5, SECOND: 0})
+    append(log, 0, 1)
+    assert reader.fetch() == other.fetch() != []
+
+    # As if both had been about their batches.
+    reader.source.left_at -= 0.3
+    other.source.left_at -= 0.3
+    # A runner looks what is there, and then waits.
+    other.fetch()
+    other.fetch(timeout_s=0.02)
+
+    assert other.interrupted == 0
+
+
 def test_one_that_waits_hears_of_what_the_reader_brings() -> None:
     log, road = log_of(), Convoys()
     reader, other = Reader(log, road), Reader(log, road)
@@ -270,6 +291,74 @@ def test_a_topic_made_anew_interrupts_the_others() -> None:
         reader.source.fetch(events=10, size=1000, timeout_s=0)
     with pytest.raises(Interrupted):
         other.source.fetch(events=10, size=1000, timeout_s=0)
+
+
+def test_an_error_at_a_place_that_it_has_passed_is_nothing_to_a_reader() -> None:
+    log, road = log_of(200), Convoys()
+    behind, ahead = Reader(log, road), Reader(log, road, {FIRST: 100, SECOND: 0})
+    behind.source.left_at = float("-inf")
+    # It takes the place of the one behind, and reads from there.
+    ahead.assign({FIRST: 100, SECOND: 0})
+    assert ahead.own.assigned == START
+    log.truncate_before(TOPIC, 50)
+
+    drain(ahead, ends={FIRST: 200, SECOND: 0})
+
+
+def test_one_that_fails_where_it_reads_moves_nobody_back() -> None:
+    log, road = log_of(200), Convoys()
+    ahead = Reader(log, road, {FIRST: 100, SECOND: 0})
+    sick = Reader(log, road, {FIRST: 40, SECOND: 0})
+    ahead.fetch(10)
+    log.truncate_before(TOPIC, 50)
+    with pytest.raises(BehindRetention):
+        sick.source.fetch(events=10, size=1000, timeout_s=0)
+    drain(ahead, ends={FIRST: 200, SECOND: 0})
+
+    sick.assign({FIRST: 40, SECOND: 0})
+
+    with pytest.raises(BehindRetention):
+        sick.source.fetch(events=10, size=1000, timeout_s=0)
+    interrupted = ahead.interrupted
+    ahead.fetch()
+    assert ahead.interrupted == interrupted
+
+
+def test_a_topic_made_anew_is_another_road() -> None:
+    log, road = log_of(10), Convoys()
+    old = Reader(log, road, knows=True)
+    drain(old, ends={FIRST: 10, SECOND: 0})
+    log.recreate(TOPIC)
+    append(log, 0, 20)
+
+    new = Reader(log, road, knows=True)
+    drain(new, ends={FIRST: 20, SECOND: 0})
+
+    # Its source remembers which topic it was assigned.
+    with pytest.raises(TopicRecreated):
+        old.source.fetch(events=10, size=1000, timeout_s=0)
+
+
+def test_a_topic_whose_identity_comes_with_its_first_event_is_the_same() -> None:
+    log, road = log_of(10), Convoys()
+    early, late = Reader(log, road), Reader(log, road, knows=True)
+
+    drain(early, late, ends={FIRST: 10, SECOND: 0})
+
+    assert early.own.fetched + late.own.fetched == 10
+
+
+def test_what_is_kept_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convoys, "_KEPT_BYTES", 1000)
+    log, road = log_of(), Convoys()
+    quick, slow = Reader(log, road), Reader(log, road)
+    for _ in range(20):
+        log.append(TOPIC, b" " * 400)
+        quick.fetch()
+
+    assert slow.fetch() == []
+    assert slow.interrupted == 1
+    drain(slow, ends={FIRST: 20, SECOND: 0})
 
 
 def test_other_partitions_are_another_convoy() -> None:

@@ -9,6 +9,7 @@ reader, or has left the member behind raises ``Interrupted``, upon which its run
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import deque
@@ -23,12 +24,14 @@ Positions = Mapping[TopicPartition, int]
 
 # What is kept for those who are slower: beyond it they read for themselves.
 _KEPT_EVENTS = 20_000
+_KEPT_BYTES = 64_000_000
 # How far apart positions may be to begin together; the records between are fetched once more.
 _NEAR_EVENTS = 20_000
 # Who was left behind is slow. It joins again where it has caught up, and moves nobody back before this time.
 _SLOW_S = 60.0
-# How long a reader may be about its own batch while others wait; longer where theirs took longer.
+# How long a reader may be about its own batch while others wait; longer where theirs took longer, up to a bound.
 _PATIENCE_S = 0.1
+_LONGEST_PATIENCE_S = 2.0
 # How long the one that will take its place may need to adopt its positions.
 _HEIR_S = 1.0
 # Who has not fetched for so long, because it is paused, say, is not waited for.
@@ -43,11 +46,11 @@ class Chunk(list[Any]):
     ``decoded`` is for those who make events of them: what one has made, by how it was made.
     """
 
-    __slots__ = ("after", "before", "decoded", "reached")
+    __slots__ = ("after", "before", "decoded", "reached", "size")
 
-    def __init__(self, fetched: Fetched, before: Positions, after: Positions) -> None:
+    def __init__(self, fetched: Fetched, before: Positions, after: Positions, size: int) -> None:
         super().__init__(fetched.records)
-        self.reached, self.before, self.after = fetched.reached, before, after
+        self.reached, self.before, self.after, self.size = fetched.reached, before, after, size
         self.decoded: dict[Any, list[Any]] = {}
 
 
@@ -71,7 +74,7 @@ class _Road:
 
     def best(self, member: Member, *, may_go_back: bool) -> _Convoy | None:
         """Return the largest convoy that a member can join."""
-        near = (one for one in self.convoys if one.can_take(member.position, may_go_back=may_go_back))
+        near = (one for one in self.convoys if one.can_take(member, may_go_back=may_go_back))
         return max(near, key=lambda one: len(one.members), default=None)
 
     def better(self, member: Member, than: _Convoy) -> bool:
@@ -80,7 +83,7 @@ class _Road:
             return False
         index = self.convoys.index(than)
         return any(
-            one.covers(member.position) and (len(one.members), index) > (len(than.members), number)
+            one.covers(member) and (len(one.members), index) > (len(than.members), number)
             for number, one in enumerate(self.convoys)
             if one is not than
         )
@@ -99,10 +102,11 @@ class _Convoy:
         """Somebody is about to take the lost reader's place; how long to wait for that."""
         self.error: BaseException | None = None
         self.head: Positions = dict(positions)
+        self.topic_ids = dict(reader.topic_ids)
         self.ends: dict[TopicPartition, int] = {}
         self.first = 0
         self._chunks: deque[Chunk] = deque()
-        self._events = 0
+        self._events = self._bytes = 0
 
     @property
     def tail(self) -> Positions:
@@ -118,22 +122,31 @@ class _Convoy:
         """Return one of those that are kept."""
         return self._chunks[number - self.first]
 
-    def covers(self, position: Positions) -> bool:
-        """Tell whether everything from these positions on is kept, or still to be fetched."""
-        tail, head = self.tail, self.head
-        return position.keys() == head.keys() and all(tail[at] <= place <= head[at] for at, place in position.items())
+    def covers(self, member: Member) -> bool:
+        """Tell whether everything from somebody's positions on is kept, or still to be fetched."""
+        position, tail, head = member.position, self.tail, self.head
+        return self._is_of(member) and all(tail[at] <= place <= head[at] for at, place in position.items())
 
-    def can_take(self, position: Positions, *, may_go_back: bool) -> bool:
-        """Tell whether somebody with these positions can join."""
-        tail, head = self.tail, self.head
-        if position.keys() != head.keys():
+    def can_take(self, member: Member, *, may_go_back: bool) -> bool:
+        """Tell whether somebody can join."""
+        if not self._is_of(member):
             return False
+        position, tail, head = member.position, self.tail, self.head
         back = sum(max(0, tail[at] - place) for at, place in position.items())
         ahead = sum(max(0, place - head[at]) for at, place in position.items())
         return back <= (_NEAR_EVENTS if may_go_back else 0) and ahead <= _NEAR_EVENTS
 
+    def _is_of(self, member: Member) -> bool:
+        """Tell whether these are somebody's partitions, of the same making of the topics as far as it is known."""
+        # Who still has an older making must not be given the records of the new one: its own source will say so.
+        ids = self.topic_ids
+        return member.position.keys() == self.head.keys() and all(
+            None in (known, ids.get(topic)) or known == ids[topic] for topic, known in member.topic_ids.items()
+        )
+
     def add(self, member: Member) -> Positions | None:
         """Take a member in; returns where its own source has to read from, if it is to be the reader."""
+        self.topic_ids.update({topic: known for topic, known in member.topic_ids.items() if known is not None})
         tail = self.tail
         if any(place < tail[at] for at, place in member.position.items()):
             self._go_back(member)
@@ -151,7 +164,7 @@ class _Convoy:
         """Begin again where all who are not left behind can follow; they skip what they have had."""
         together = [member, *(one for one in self.members if one.cursor >= self.first)]
         self.head = {at: min(one.position[at] for one in together) for at in self.head}
-        self.first, self._events = self.behind, 0
+        self.first, self._events, self._bytes = self.behind, 0, 0
         self._chunks.clear()
         self.ends.clear()
         for one in together:
@@ -165,24 +178,31 @@ class _Convoy:
 
     def append(self, fetched: Fetched, form: Form) -> None:
         """Keep what was fetched at the head."""
-        if not (fetched.records or fetched.reached):
-            return
         before, after = self.head, dict(self.head)
         for at, raw in form.last(fetched.records, after).items():
             after[at] = form.offset(raw) + 1
             self.ends.pop(at, None)
         for at, position in fetched.reached.items():
             after[at] = self.ends[at] = max(position, after[at])
-        self._chunks.append(Chunk(fetched, before, after))
-        self._events += len(fetched.records)
+        contents = itertools.chain(map(form.value, fetched.records), map(form.key, fetched.records))
+        chunk = Chunk(fetched, before, after, sum(map(len, filter(None, contents))))
+        self._chunks.append(chunk)
+        self._events += len(chunk)
+        self._bytes += chunk.size
         self.head = after
 
     def trim(self, now: float) -> None:
         """Let go of what everybody has had, and of the oldest where somebody is too slow."""
         needed = min((one.cursor for one in self.members if now - one.left_at < _GONE_S), default=self.behind)
-        while self._chunks and (self.first < needed or (self._events > _KEPT_EVENTS and len(self._chunks) > 1)):
-            self._events -= len(self._chunks.popleft())
+        while self._chunks and (self.first < needed or (self._is_too_much and len(self._chunks) > 1)):
+            chunk = self._chunks.popleft()
+            self._events -= len(chunk)
+            self._bytes -= chunk.size
             self.first += 1
+
+    @property
+    def _is_too_much(self) -> bool:
+        return self._events > _KEPT_EVENTS or self._bytes > _KEPT_BYTES
 
 
 class Member:
@@ -192,6 +212,8 @@ class Member:
         self.form: Form = own.form
         self.position: Positions = {}
         """Behind the last record that was handed out."""
+        self.topic_ids: dict[str, str | None] = {}
+        """The makings of the topics that it last heard of: whoever adopts positions asks for them before."""
         self.cursor = 0
         """The number of the next chunk."""
         self.left_at = time.monotonic()
@@ -206,6 +228,8 @@ class Member:
         self._untold: Positions = {}
         """Ends that the reader was told of before this member came."""
         self._wanted = 1
+        self._has_batch = False
+        self._took_s = 0.0
         self._was_slow_at = float("-inf")
         self._looked_at = 0.0
 
@@ -271,7 +295,10 @@ class Member:
             Interrupted: assign again: the convoy is none any more for this member.
         """
         entered = time.monotonic()
-        patience = max(_PATIENCE_S, entered - self.left_at)
+        if self._has_batch:
+            # Batches of the same records take about as long for others. It is so for all fetches until the next batch.
+            self._has_batch, self._took_s = False, entered - self.left_at
+        patience = max(_PATIENCE_S, entered - self.left_at, min(2 * self._took_s, _LONGEST_PATIENCE_S))
         self.left_at, self._wanted = entered, events
         self._look_at_own(entered)
         has_looked = False
@@ -283,7 +310,7 @@ class Member:
                 if fetched is None and has_looked and left <= 0:
                     fetched = Fetched([], {})
                 if fetched is not None:
-                    self.left_at = time.monotonic()
+                    self.left_at, self._has_batch = time.monotonic(), bool(fetched.records)
                     return fetched
                 has_looked = True
                 if convoy.reader is not self:
@@ -375,7 +402,7 @@ class Member:
         with self._road.changed:
             if convoy.reader is not self or convoy.error is not None:
                 return
-            generation, convoy.is_reading = convoy.generation, True
+            generation, convoy.is_reading, place = convoy.generation, True, convoy.head
             # Not this member's own wish: one that begins, or tries an event again, asks for a single one.
             events = max(one._wanted for one in convoy.members)  # noqa: SLF001 # a fellow's
         try:
@@ -385,12 +412,18 @@ class Member:
                 if convoy.generation == generation:
                     self._break_up(convoy, error)
                 self._leave()
+                # It would take the others back to where it fails, again and again.
+                self._was_slow_at = time.monotonic()
+            if self.position != place and isinstance(error, Exception):
+                # It read for others who are behind: what is wrong there is nothing to it.
+                raise Interrupted from error
             raise
         with self._road.changed:
             if convoy.generation == generation:
                 convoy.is_reading, self.left_at = False, time.monotonic()
-                convoy.append(fetched, self.form)
-                self._road.changed.notify_all()
+                if fetched.records or fetched.reached:
+                    convoy.append(fetched, self.form)
+                    self._road.changed.notify_all()
 
     def _look_at_own(self, now: float) -> None:
         """Let a source that has nothing to fetch run its callbacks, and say what is wrong."""
@@ -414,7 +447,8 @@ class Member:
 
     def topic_id(self, topic: str) -> str | None:
         """Ask the source."""
-        return self._own.topic_id(topic)
+        self.topic_ids[topic] = found = self._own.topic_id(topic)
+        return found
 
     def bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Bounds]:
         """Ask the source."""
