@@ -13,7 +13,7 @@ from .log import get_logger
 from .places import Places
 from .processor import Processor
 from .sources import Source, is_built_in, open_source
-from .sources.convoy import Convoys
+from .sources.member import Convoys
 from .turns import Turn, Turns
 
 

@@ -13,7 +13,7 @@ import pytest
 from axe.errors import BeyondEnd, TopicMissing, TopicRecreated
 from axe.event import TopicPartition
 from axe.sources import Bounds, Source, open_source
-from axe.sources.convoy import Convoys
+from axe.sources.member import Convoys
 from axe.sources.memory import memory_log
 
 from ..services.kafka import KafkaBroker

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from axe.errors import BehindRetention, SourceUnavailable, TopicRecreated
 from axe.event import TopicPartition
-from axe.sources import Fetched, Interrupted
-from axe.sources import convoy as convoys
-from axe.sources.convoy import Chunk, Convoys, Member
+from axe.sources import Fetched, Interrupted, convoy, member
+from axe.sources.convoy import Chunk
+from axe.sources.member import Convoys, Member
 from axe.sources.memory import MemoryLog, MemorySource
 
 TOPIC = "studies"
@@ -152,7 +152,7 @@ def test_positions_that_are_near_begin_together() -> None:
 
 
 def test_positions_that_are_far_apart_are_read_apart_and_meet_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoys, "_NEAR_EVENTS", 10)
+    monkeypatch.setattr(convoy, "_NEAR_EVENTS", 10)
     log, road = log_of(100, 0), Convoys()
     ahead, behind = Reader(log, road, {FIRST: 90, SECOND: 0}), Reader(log, road)
     drain(ahead, behind, ends={FIRST: 100, SECOND: 0})
@@ -167,13 +167,19 @@ def test_positions_that_are_far_apart_are_read_apart_and_meet_at_the_end(monkeyp
     assert ahead.own.fetched + behind.own.fetched == fetched + 5
 
 
-def test_a_slow_one_is_left_behind_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoys, "_KEPT_EVENTS", 10)
+def left_behind(monkeypatch: pytest.MonkeyPatch) -> tuple[Reader, Reader]:
+    """Make two of which one has read a hundred events and the other none, too many to be kept for it."""
+    monkeypatch.setattr(convoy, "_KEPT_EVENTS", 10)
     log, road = log_of(), Convoys()
     quick, slow = Reader(log, road), Reader(log, road)
     for _ in range(20):
         append(log, 0, 5)
         quick.fetch()
+    return quick, slow
+
+
+def test_a_slow_one_is_left_behind_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick, slow = left_behind(monkeypatch)
 
     assert slow.fetch() == []
     assert slow.interrupted == 1
@@ -182,12 +188,7 @@ def test_a_slow_one_is_left_behind_and_loses_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_a_slow_one_moves_nobody_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoys, "_KEPT_EVENTS", 10)
-    log, road = log_of(), Convoys()
-    quick, slow = Reader(log, road), Reader(log, road)
-    for _ in range(20):
-        append(log, 0, 5)
-        quick.fetch()
+    quick, slow = left_behind(monkeypatch)
     slow.fetch()
     fetched = quick.own.fetched
 
@@ -209,7 +210,7 @@ def test_another_one_reads_when_the_reader_is_gone() -> None:
 
 
 def test_another_one_reads_when_the_reader_does_not_come_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoys, "_PATIENCE_S", 0.01)
+    monkeypatch.setattr(convoy, "_PATIENCE_S", 0.01)
     log, road = log_of(5), Convoys()
     reader, other = Reader(log, road), Reader(log, road)
     reader.fetch()
@@ -349,7 +350,7 @@ def test_a_topic_whose_identity_comes_with_its_first_event_is_the_same() -> None
 
 
 def test_what_is_kept_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoys, "_KEPT_BYTES", 1000)
+    monkeypatch.setattr(convoy, "_KEPT_BYTES", 1000)
     log, road = log_of(), Convoys()
     quick, slow = Reader(log, road), Reader(log, road)
     for _ in range(20):
@@ -392,8 +393,8 @@ def test_each_gets_every_record_once_and_in_order(
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (("KEPT_EVENTS", kept), ("NEAR_EVENTS", near), ("PATIENCE_S", patience), ("SLOW_S", slow_s)):
-            patch.setattr(convoys, f"_{name}", value)
-        patch.setattr(convoys, "_HEIR_S", 0.0)
+            patch.setattr(member if name == "SLOW_S" else convoy, f"_{name}", value)
+        patch.setattr(member, "_HEIR_S", 0.0)
         log, road = log_of(3, 3), Convoys()
         readers = [Reader(log, road) for _ in range(4)]
         written = [3, 3]
@@ -418,8 +419,8 @@ def test_each_gets_every_record_once_and_in_order(
 
 
 def test_many_threads_get_every_record_once_and_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convoys, "_KEPT_EVENTS", 200)
-    monkeypatch.setattr(convoys, "_PATIENCE_S", 0.002)
+    monkeypatch.setattr(convoy, "_KEPT_EVENTS", 200)
+    monkeypatch.setattr(convoy, "_PATIENCE_S", 0.002)
     log, road = log_of(), Convoys()
     readers, faults, over = [Reader(log, road) for _ in range(6)], [], threading.Event()
 

@@ -22,19 +22,11 @@ from axe.store.transaction import Transaction
 from axe.store.value_cache import UNKNOWN, ValueCache
 from axe.store.values import from_json, to_json
 
-from .test_contract import ME, NAME, STUDIES, Kind
+from .kind import ME, NAME, STUDIES, Kind
 
 OTHER = "host:2:other"
 VISITS = TopicPartition("visits", 0)
 BOTH = {STUDIES: 0, VISITS: 0}
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def kind(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kind]:
-    url = "sqlite:state" if request.param == "sqlite" else request.getfixturevalue("postgresql_url")
-    made = Kind(request.param, url, tmp_path)
-    yield made
-    made.close()
 
 
 class Worker:
