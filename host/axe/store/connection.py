@@ -20,6 +20,9 @@ class StateConnection(Connection):
     handed_out = False
     """Whether a handler got hold of it: it may have kept it, so that any event may have used SQL."""
 
+    guard: Callable[[], None] | None = None
+    """What sets the guard on handlers' SQL, where it need not be set before one gets hold of the connection."""
+
     host_writes = False
     """Whether the host itself writes its tables at the moment, between two events of a guarded transaction."""
 
@@ -28,6 +31,12 @@ class StateConnection(Connection):
 
     savepoint: str | None = None
     """The name of the host's savepoint, while there is one."""
+
+    def hand_out(self) -> None:
+        """Note that a handler gets hold of it."""
+        if not self.handed_out and self.guard is not None:
+            self.guard()
+        self.handed_out = True
 
     def commit(self) -> NoReturn:
         """Refuse: the host commits state and position together."""

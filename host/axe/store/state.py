@@ -170,7 +170,8 @@ class State(MutableMapping[str, Any]):
         """Note that events may use SQL from here on."""
         if self._over:
             _refuse_over()
-        self._connection.handed_out = self.watched = True
+        self._connection.hand_out()
+        self.watched = True
         return self._connection
 
     # --- for the host
