@@ -40,6 +40,7 @@ class State(MutableMapping[str, Any]):
         self._dialect = connection.dialect
         self._live: dict[str, Any] = {}
         self._stored: dict[str, str | None] = {}
+        self._handed_out: StateConnection | None = None
         self._cursor: Any = None
         self._session: Session | None = None
         self._given: list[str] = []
@@ -138,7 +139,8 @@ class State(MutableMapping[str, Any]):
     @property
     def connection(self) -> Connection:
         """A SQLAlchemy connection inside the event's transaction."""
-        return self._hand_out()
+        connection = self._handed_out
+        return self._hand_out() if connection is None else connection
 
     @property
     def cursor(self) -> Any:
@@ -172,6 +174,7 @@ class State(MutableMapping[str, Any]):
             _refuse_over()
         self._connection.hand_out()
         self.watched = True
+        self._handed_out = self._connection
         return self._connection
 
     # --- for the host
@@ -219,7 +222,7 @@ class State(MutableMapping[str, Any]):
         stored = self._stored
         self._live = self._stored = over = _Over()
         self.changes = []
-        self._driver, self._cursor = over, None
+        self._driver, self._cursor, self._handed_out = over, None, None
         self._over = True
         return stored
 
