@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import Config
 from .decoding import Failed, Item, Refused, TopicDecoder, reason_of
-from .event import RECORD_FORM, Event, Form, Record, Reject
+from .event import RECORD_FORM, Event, Form, Record, Reject, are_flat, twins
 from .failpoints import failpoint, is_set
 from .processor import Processor
 from .sources.convoy import Chunk
@@ -34,8 +34,9 @@ class Dispatcher:
             topic: TopicDecoder(topic, types, processor, config, form) for topic, types in processor.types.items()
         }
         # The configuration of a topic is the same for all of a process; decoders of plugins are a processor's own.
-        shares = processor.reads_only and not any(topic.has_own for topic in self._topics.values())
-        self._shared_as = frozenset(processor.types.items()) if shares else None
+        shares = not any(topic.has_own for topic in self._topics.values())
+        self._reads_only = processor.reads_only
+        self._shared_as = (self._reads_only, frozenset(processor.types.items())) if shares else None
         self._calls = 0
         self._rest: Iterator[Event] = iter(())
 
@@ -54,13 +55,22 @@ class Dispatcher:
         Raises:
             SourceUnavailable, StoreUnavailable: out of a decoder of a plugin, which needs something that is away.
         """
-        # Records that neighbours have, too, are decoded once for all whose handlers change nothing.
-        if self._shared_as is None or type(records) is not Chunk:
+        if self._shared_as is None or type(records) is not Chunk or not records.is_shared:
             return self._decoded(records)
-        items = records.decoded.get(self._shared_as)
+        # Records that neighbours have, too, are decoded once for all.
+        decoded = records.decoded
+        if self._shared_as in decoded:
+            items = decoded[self._shared_as]
+        else:
+            items = self._decoded(records)
+            if not self._reads_only and not are_flat(items):
+                # Copies would cost more than decoding: each has its own.
+                decoded[self._shared_as] = None
+                return items
+            decoded[self._shared_as] = items
         if items is None:
-            items = records.decoded[self._shared_as] = self._decoded(records)
-        return items
+            return self._decoded(records)
+        return items if self._reads_only else twins(items)
 
     def _decoded(self, records: Sequence[Any]) -> list[Item]:
         if len(self._topics) == 1:

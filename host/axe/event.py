@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
+from uuid import UUID
 
 import msgspec
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# What decoders make that nobody can change.
+_CONSTANTS = frozenset({
+    type(None), bool, int, float, str, bytes, date, time, datetime, timedelta, Decimal, UUID,
+})  # fmt: skip
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
@@ -165,6 +171,34 @@ class Event(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     def __repr__(self) -> str:
         return f"<Event {self.record} type={self.type!r} value={self.value!r}>"
+
+
+def are_flat(items: Iterable[object]) -> bool:
+    """Tell whether all are events whose values hold nothing that can be changed, but a dict around them."""
+    for item in items:
+        if type(item) is not Event:
+            return False
+        value = item.value
+        held = value.values() if type(value) is dict else (value,)
+        if not _CONSTANTS.issuperset(map(type, held)):
+            return False
+        if item._key is not msgspec.UNSET and type(item._key) not in _CONSTANTS:  # noqa: SLF001 # our own
+            return False
+    return True
+
+
+def twins(events: Iterable[Any]) -> list[Any]:
+    """Make flat events once more, with values that can be changed without changing those."""
+    return [
+        Event(
+            one._raw,  # noqa: SLF001 # our own, as below
+            one.value.copy() if type(one.value) is dict else one.value,
+            one._origin,  # noqa: SLF001
+            one._type,  # noqa: SLF001
+            one._key,  # noqa: SLF001
+        )
+        for one in events
+    ]
 
 
 class NoOrigin:

@@ -34,15 +34,17 @@ _GONE_S = 5.0
 class Chunk(list[Any]):
     """The records of one fetch, with the positions before and after them, and the ends that were reached.
 
-    ``decoded`` is for those who make events of them: what one has made, by how it was made.
+    ``decoded`` is for those who make events of them: what one has made for all, by how it was made, None where it is
+    not for others. ``is_shared`` tells whether there are others.
     """
 
-    __slots__ = ("after", "before", "decoded", "reached", "size")
+    __slots__ = ("after", "before", "decoded", "is_shared", "reached", "size")
 
-    def __init__(self, fetched: Fetched, before: Positions, after: Positions, size: int) -> None:
+    def __init__(self, fetched: Fetched, before: Positions, after: Positions, size: int, *, is_shared: bool) -> None:
         super().__init__(fetched.records)
         self.reached, self.before, self.after, self.size = fetched.reached, before, after, size
-        self.decoded: dict[Any, list[Any]] = {}
+        self.is_shared = is_shared
+        self.decoded: dict[Any, list[Any] | None] = {}
 
 
 class Road:
@@ -169,7 +171,8 @@ class Convoy:
         for at, position in fetched.reached.items():
             after[at] = self.ends[at] = max(position, after[at])
         contents = itertools.chain(map(form.value, fetched.records), map(form.key, fetched.records))
-        chunk = Chunk(fetched, before, after, sum(map(len, filter(None, contents))))
+        size = sum(map(len, filter(None, contents)))
+        chunk = Chunk(fetched, before, after, size, is_shared=len(self.members) > 1)
         self._chunks.append(chunk)
         self._events += len(chunk)
         self._bytes += chunk.size
