@@ -6,9 +6,13 @@ import copy
 import pickle
 from typing import Any
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from axe import Decision, Event, Failure, Record, Rejection
 from axe.config import load
 from axe.dispatch import Dispatcher
+from axe.event import are_flat, twins
 from axe.processor import Processor
 from axe.testing import make_event
 
@@ -64,3 +68,21 @@ def test_an_event_can_be_copied_and_sent_to_another_process() -> None:
         for same in (copy.copy(event), copy.deepcopy(event), pickle.loads(pickle.dumps(event))):
             for name in ("topic", "partition", "offset", "key", "value", "headers", "timestamp", "type", "record"):
                 assert getattr(same, name) == getattr(event, name)
+
+
+CONSTANTS = st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False) | st.text()
+VALUES = st.recursive(CONSTANTS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+
+
+@given(VALUES)
+def test_a_twin_is_equal_and_can_be_changed_alone(value: Any) -> None:
+    event = make_event(copy.deepcopy(value))
+    held = value.values() if isinstance(value, dict) else [value]
+
+    assert are_flat([event]) == (not any(isinstance(one, dict | list) for one in held))
+    if are_flat([event]):
+        [twin] = twins([event])
+        assert (twin.value, twin.record, twin.type) == (value, event.record, event.type)
+        if isinstance(value, dict):
+            twin.value.clear()
+        assert event.value == value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 
 import axe
 from axe import Event, State
+from axe.dispatch import Dispatcher
 from axe.errors import PluginError
 from axe.sources import memory
 from axe.sources.memory import memory_log
@@ -113,6 +114,82 @@ def test_values_are_shared_by_nobody_else(tmp_path: Path, topic: str) -> None:
     one, other = values_of(tmp_path, topic)
 
     assert one & other == set()
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the records that decoders turn into events."""
+    counts: list[int] = []
+    decode = Dispatcher._decoded
+
+    def counting(self: Dispatcher, records: Sequence[Any]) -> Any:
+        counts.append(len(records))
+        return decode(self, records)
+
+    monkeypatch.setattr(Dispatcher, "_decoded", counting)
+    return counts
+
+
+def test_flat_values_are_decoded_once_for_all(tmp_path: Path, topic: str, decoded: list[int]) -> None:
+    log_of(topic, 2000)
+    begin = threading.Barrier(3)
+    wrong: list[Any] = []
+
+    def clear(event: Event, _state: State) -> None:
+        if event.offset == 0:
+            begin.wait(20)
+        kind = "odd" if event.offset % 2 else "even"
+        if event.value != {"n": event.offset, "type": kind} or event.type != kind:
+            wrong.append(event)
+        event.value.clear()
+
+    app_of(tmp_path, topic, {f"p{number}": handler_of(topic, clear) for number in range(3)}).start(until_end=True)
+
+    assert wrong == []
+    assert sum(decoded) < 2 * 2000
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b'{"in": {"n": 1}}', b'{"in": [1]}', b"[[1]]", b"[1]", b'{"in": [], "n": null}'],
+    ids=["dict in dict", "list in dict", "list in list", "list", "empty list in dict"],
+)
+def test_what_is_in_a_value_is_nobody_elses_either(tmp_path: Path, topic: str, value: bytes) -> None:
+    log = memory_log(topic)
+    log.create_topic(topic)
+    for _ in range(300):
+        log.append(topic, value)
+    begin = threading.Barrier(2)
+    wrong: list[Any] = []
+
+    def spoil(event: Event, _state: State) -> None:
+        if event.offset == 0:
+            begin.wait(20)
+        if event.value != json.loads(value):
+            wrong.append(event.value)
+        held = event.value.values() if isinstance(event.value, dict) else event.value
+        for one in [event.value, *held]:
+            if isinstance(one, dict | list):
+                one.clear()
+
+    app_of(tmp_path, topic, {name: handler_of(topic, spoil) for name in ("a", "b")}).start(until_end=True)
+
+    assert wrong == []
+
+
+def test_refused_records_among_shared_ones_are_refused_by_each(tmp_path: Path, topic: str) -> None:
+    log = log_of(topic, 150)
+    log.append(topic, b"{")
+    for number in range(151, 300):
+        log.append(topic, json.dumps({"n": number}).encode())
+    app = app_of(tmp_path, topic, {name: handler_of(topic, count) for name in ("a", "b")})
+    refused: list[tuple[str, int]] = []
+    app.on_reject(lambda rejection: refused.append((rejection.processor, rejection.record.offset)))
+    app.start(until_end=True)
+
+    assert sorted(refused) == [("a", 150), ("b", 150)]
+    for name in ("a", "b"):
+        assert dict(app.processors[name].state) == {"seen": [n for n in range(300) if n != 150]}
 
 
 def test_events_of_other_types_are_not_shared(tmp_path: Path, topic: str) -> None:
