@@ -41,6 +41,8 @@ _ANY_TOPIC = "__consumer_offsets"
 _SLICE_EVENTS = 1000
 # The size of records is not known yet; a slice of the usual length could be gigabytes.
 _FIRST_SLICE_EVENTS = 16
+# One key in so many is measured: keys are as long as one another, and looking at each costs a tenth of decoding.
+_KEYS_APART = 16
 
 
 class KafkaSource:
@@ -218,11 +220,14 @@ class KafkaSource:
         return Fetched(taken, reached)
 
     def _size(self, messages: list[Message]) -> int:
-        """Add up the bytes of keys and values; the length of a message is that of its value."""
-        size = sum(map(len, messages)) + sum(map(len, filter(None, map(Message.key, messages))))
-        if messages:
-            mean = size / len(messages)
-            self._mean_size = mean if self._mean_size == 0.0 else (self._mean_size + mean) / 2
+        """Add up the bytes of keys and values, of keys about; the length of a message is that of its value."""
+        if not messages:
+            return 0
+        some = messages[::_KEYS_APART]
+        keys = sum(map(len, filter(None, map(Message.key, some)))) * len(messages) // len(some)
+        size = sum(map(len, messages)) + keys
+        mean = size / len(messages)
+        self._mean_size = mean if self._mean_size == 0.0 else (self._mean_size + mean) / 2
         return size
 
     def _without_ends(self, messages: list[Message], reached: dict[TopicPartition, int]) -> list[Message]:
