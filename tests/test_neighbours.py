@@ -60,9 +60,22 @@ def count(event: Event, state: State) -> None:
     state["seen"] = [*state.get("seen", []), event.value["n"]]
 
 
+def together(number: int, on_event: Callable[[Event, State], object]) -> Callable[[Event, State], object]:
+    """Let nobody begin before so many have come: one would be through before another is there."""
+    begin = threading.Barrier(number)
+
+    def first_waits(event: Event, state: State) -> None:
+        if event.offset == 0:
+            begin.wait(20)
+        on_event(event, state)
+
+    return first_waits
+
+
 def test_a_topic_is_fetched_once_for_all(tmp_path: Path, topic: str, fetched: list[int]) -> None:
     log_of(topic, 500)
-    app = app_of(tmp_path, topic, {f"p{number}": handler_of(topic, count) for number in range(5)})
+    on_event = together(5, count)
+    app = app_of(tmp_path, topic, {f"p{number}": handler_of(topic, on_event) for number in range(5)})
 
     app.start(until_end=True)
 
@@ -116,6 +129,16 @@ def test_values_are_shared_by_nobody_else(tmp_path: Path, topic: str) -> None:
     assert one & other == set()
 
 
+def spoil(value: Any) -> None:
+    """Change a value and whatever is in it."""
+    held = list(value.values() if isinstance(value, dict) else value)
+    for one in [value, *held]:
+        if isinstance(one, dict):
+            one.clear()
+        elif isinstance(one, list):
+            one.append("spoilt")
+
+
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Count the records that decoders turn into events."""
@@ -132,18 +155,16 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_flat_values_are_decoded_once_for_all(tmp_path: Path, topic: str, decoded: list[int]) -> None:
     log_of(topic, 2000)
-    begin = threading.Barrier(3)
     wrong: list[Any] = []
 
     def clear(event: Event, _state: State) -> None:
-        if event.offset == 0:
-            begin.wait(20)
         kind = "odd" if event.offset % 2 else "even"
         if event.value != {"n": event.offset, "type": kind} or event.type != kind:
             wrong.append(event)
         event.value.clear()
 
-    app_of(tmp_path, topic, {f"p{number}": handler_of(topic, clear) for number in range(3)}).start(until_end=True)
+    on_event = together(3, clear)
+    app_of(tmp_path, topic, {f"p{number}": handler_of(topic, on_event) for number in range(3)}).start(until_end=True)
 
     assert wrong == []
     assert sum(decoded) < 2 * 2000
@@ -159,22 +180,70 @@ def test_what_is_in_a_value_is_nobody_elses_either(tmp_path: Path, topic: str, v
     log.create_topic(topic)
     for _ in range(300):
         log.append(topic, value)
-    begin = threading.Barrier(2)
     wrong: list[Any] = []
 
-    def spoil(event: Event, _state: State) -> None:
-        if event.offset == 0:
-            begin.wait(20)
+    def check(event: Event, _state: State) -> None:
         if event.value != json.loads(value):
             wrong.append(event.value)
-        held = event.value.values() if isinstance(event.value, dict) else event.value
-        for one in [event.value, *held]:
-            if isinstance(one, dict | list):
-                one.clear()
 
-    app_of(tmp_path, topic, {name: handler_of(topic, spoil) for name in ("a", "b")}).start(until_end=True)
+    def check_and_spoil(event: Event, state: State) -> None:
+        check(event, state)
+        spoil(event.value)
+
+    begin = together(4, lambda _event, _state: None)
+
+    def after_all(on_event: Callable[[Event, State], object], **attributes: Any) -> Any:
+        return handler_of(topic, lambda event, state: (begin(event, state), on_event(event, state)), **attributes)
+
+    handlers = {name: after_all(check_and_spoil) for name in ("a", "b")}
+    handlers |= {name: after_all(check, reads_only=True) for name in ("c", "d")}
+    app_of(tmp_path, topic, handlers).start(until_end=True)
 
     assert wrong == []
+
+
+def test_keys_are_nobody_elses_either(tmp_path: Path, topic: str) -> None:
+    log = memory_log(topic)
+    log.create_topic(topic)
+    for number in range(300):
+        log.append(topic, b"1", key=b'{"n": %d}' % number)
+    wrong: list[Any] = []
+
+    def check_and_spoil(event: Event, _state: State) -> None:
+        if event.key != {"n": event.offset}:
+            wrong.append(event.key)
+        spoil(event.key)
+
+    on_event = together(2, check_and_spoil)
+    handlers = {name: handler_of(topic, on_event) for name in ("a", "b")}
+    app_of(tmp_path, topic, handlers, topics={topic: {"key": ["json"]}}).start(until_end=True)
+
+    assert wrong == []
+
+
+def test_decoders_of_plugins_are_each_ones_own(tmp_path: Path, topic: str) -> None:
+    log_of(topic, 300)
+    seen: dict[str, set[Any]] = {"a": set(), "b": set()}
+
+    def decodes_as(name: str) -> Any:
+        class Handler:
+            topics = (topic,)
+
+            @axe.hookimpl
+            def deserializer(self) -> Callable[[axe.Record], str]:
+                return lambda _record: name
+
+            @axe.hookimpl
+            def on_event(self, event: Event, state: State) -> None:
+                on_event(event, state)
+                seen[name].add(event.value)
+
+        return Handler()
+
+    on_event = together(2, lambda _event, _state: None)
+    app_of(tmp_path, topic, {name: decodes_as(name) for name in seen}).start(until_end=True)
+
+    assert seen == {"a": {"a"}, "b": {"b"}}
 
 
 def test_refused_records_among_shared_ones_are_refused_by_each(tmp_path: Path, topic: str) -> None:
@@ -182,7 +251,8 @@ def test_refused_records_among_shared_ones_are_refused_by_each(tmp_path: Path, t
     log.append(topic, b"{")
     for number in range(151, 300):
         log.append(topic, json.dumps({"n": number}).encode())
-    app = app_of(tmp_path, topic, {name: handler_of(topic, count) for name in ("a", "b")})
+    on_event = together(2, count)
+    app = app_of(tmp_path, topic, {name: handler_of(topic, on_event) for name in ("a", "b")})
     refused: list[tuple[str, int]] = []
     app.on_reject(lambda rejection: refused.append((rejection.processor, rejection.record.offset)))
     app.start(until_end=True)

@@ -47,7 +47,8 @@ def source(
     opened = open_source(config.source, group=group, properties=config.kafka, client_id=f"axe-{name}", base=config.base)
     if processor is None or neighbours is None or neighbours.convoys is None:
         return opened
-    return neighbours.convoys.member(opened, (frozenset(processor.types), config.processor(name).batch.bytes))
+    road = (frozenset(processor.types), config.processor(name).batch.bytes)
+    return neighbours.convoys.member(opened, road, processor.events_as)
 
 
 def bind(  # noqa: PLR0913 # the parts of a processor, most of them optional

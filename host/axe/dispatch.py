@@ -36,7 +36,7 @@ class Dispatcher:
         # The configuration of a topic is the same for all of a process; decoders of plugins are a processor's own.
         shares = not any(topic.has_own for topic in self._topics.values())
         self._reads_only = processor.reads_only
-        self._shared_as = (self._reads_only, frozenset(processor.types.items())) if shares else None
+        self._shared_as = processor.events_as if shares else None
         self._calls = 0
         self._rest: Iterator[Event] = iter(())
 
@@ -55,7 +55,7 @@ class Dispatcher:
         Raises:
             SourceUnavailable, StoreUnavailable: out of a decoder of a plugin, which needs something that is away.
         """
-        if self._shared_as is None or type(records) is not Chunk or not records.is_shared:
+        if type(records) is not Chunk or self._shared_as not in records.shared_as:
             return self._decoded(records)
         # Records that neighbours have, too, are decoded once for all.
         decoded = records.decoded

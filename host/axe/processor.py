@@ -74,6 +74,8 @@ class Processor:
         self.on_event, self.on_batch = self._handlers()
         # What a plugin wraps around the handler has not given its word.
         self.reads_only = reads_only and len(self._handler_hook().get_hookimpls()) == 1
+        self.events_as = (self.reads_only, frozenset(self.types.items()))
+        """Processors in which this is equal take the same events of their topics, decoders of plugins apart."""
 
     def _handlers(self) -> tuple[Callable[[Event, Any], None] | None, Callable[[list[Event], Any], None] | None]:
         one, many = self.hooks.hook.on_event, self.hooks.hook.on_batch

@@ -8,8 +8,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..event import Form, TopicPartition
@@ -23,6 +23,7 @@ Positions = Mapping[TopicPartition, int]
 # What is kept for those who are slower: beyond it they read for themselves.
 _KEPT_EVENTS = 20_000
 _KEPT_BYTES = 64_000_000
+_KEPT_DECODED = 2
 # How far apart positions may be to begin together; the records between are fetched once more.
 _NEAR_EVENTS = 20_000
 # How long a reader may be about its own batch while others wait, who may have taken longer themselves.
@@ -34,16 +35,18 @@ _GONE_S = 5.0
 class Chunk(list[Any]):
     """The records of one fetch, with the positions before and after them, and the ends that were reached.
 
-    ``decoded`` is for those who make events of them: what one has made for all, by how it was made, None where it is
-    not for others. ``is_shared`` tells whether there are others.
+    ``decoded`` is for those who make events of them: what one has made for all, by ``Member.events_as``, None where it
+    is not for others. ``shared_as`` has those ways of which there is more than one member.
     """
 
-    __slots__ = ("after", "before", "decoded", "is_shared", "reached", "size")
+    __slots__ = ("after", "before", "decoded", "reached", "shared_as", "size")
 
-    def __init__(self, fetched: Fetched, before: Positions, after: Positions, size: int, *, is_shared: bool) -> None:
+    def __init__(
+        self, fetched: Fetched, before: Positions, after: Positions, size: int, shared_as: Collection[Any]
+    ) -> None:
         super().__init__(fetched.records)
         self.reached, self.before, self.after, self.size = fetched.reached, before, after, size
-        self.is_shared = is_shared
+        self.shared_as = shared_as
         self.decoded: dict[Any, list[Any] | None] = {}
 
 
@@ -172,8 +175,13 @@ class Convoy:
             after[at] = self.ends[at] = max(position, after[at])
         contents = itertools.chain(map(form.value, fetched.records), map(form.key, fetched.records))
         size = sum(map(len, filter(None, contents)))
-        chunk = Chunk(fetched, before, after, size, is_shared=len(self.members) > 1)
+        ways = Counter(member.events_as for member in self.members if member.events_as is not None)
+        chunk = Chunk(fetched, before, after, size, {way for way, members in ways.items() if members > 1})
         self._chunks.append(chunk)
+        if len(self._chunks) > _KEPT_DECODED:
+            # Events take ten times as much as their records: who is slower decodes for itself. Not cleared: somebody
+            # may be looking at it.
+            self._chunks[-1 - _KEPT_DECODED].decoded = {}
         self._events += len(chunk)
         self._bytes += chunk.size
         self.head = after

@@ -34,16 +34,21 @@ class Convoys:
     def __init__(self) -> None:
         self._roads: dict[Any, Road] = {}
 
-    def member(self, own: Source, road: Any) -> Member:
-        """Put a member in front of a source; those with an equal ``road`` may read together."""
-        return Member(own, self._roads.setdefault(road, Road()))
+    def member(self, own: Source, road: Any, events_as: Any = None) -> Member:
+        """Put a member in front of a source; those with an equal ``road`` may read together.
+
+        Those with an equal ``events_as`` make the same events of the same records.
+        """
+        return Member(own, self._roads.setdefault(road, Road()), events_as)
 
 
 class Member:
     """The source of one processor that reads together with others; see the protocol ``Source``."""
 
-    def __init__(self, own: Source, road: Road) -> None:
+    def __init__(self, own: Source, road: Road, events_as: Any) -> None:
         self.form: Form = own.form
+        self.events_as = events_as
+        """How its records become events: members of which this is equal, and not None, may have the same ones."""
         self.position: Positions = {}
         """Behind the last record that was handed out."""
         self.topic_ids: dict[str, str | None] = {}

@@ -34,8 +34,9 @@ class StateConnection(Connection):
 
     def hand_out(self) -> None:
         """Note that a handler gets hold of it."""
-        if not self.handed_out and self.guard is not None:
-            self.guard()
+        guard = self.guard
+        if not self.handed_out and guard is not None:
+            guard()
         self.handed_out = True
 
     def commit(self) -> NoReturn:
