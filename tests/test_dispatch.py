@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,6 +48,23 @@ HEADERS: list[tuple[tuple[str, bytes | None], ...]] = [
     (("else", b"wanted"),),
 ]
 
+SCHEMA = {
+    "type": "record",
+    "name": "Study",
+    "namespace": "studies",
+    "fields": [{"name": "id", "type": "string"}, {"name": "n", "type": "long"}],
+}
+# Good, left over, cut short, not UTF-8, too large, empty, a tombstone.
+AVRO: list[bytes | None] = [
+    b"\x04S1\x0e",
+    b"\x04S1\x0e\x00",
+    b"\x04S1",
+    b"\x02\xff\x0e",
+    b"\x64" + b"x" * 50 + b"\x0e",
+    b"",
+    None,
+]
+
 records = st.lists(st.tuples(st.sampled_from(VALUES), st.sampled_from(HEADERS)), max_size=12)
 
 
@@ -71,6 +91,20 @@ def test_what_becomes_of_a_record_does_not_depend_on_its_neighbours(drawn: list[
     second = outcomes(mixed, made_of)
 
     assert first == second == [row for one in made_of for row in outcomes(dispatcher("t/wanted", **setting), [one])]
+
+
+@given(drawn=st.lists(st.sampled_from(AVRO), max_size=12))
+def test_what_becomes_of_avro_does_not_depend_on_its_neighbours(drawn: list[bytes | None]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        (schema := Path(folder) / "t.avsc").write_text(json.dumps(SCHEMA))
+        made_by = dispatcher("t", decode=["avro"], schema=str(schema), max_bytes=40)
+    made_of = [Record("t", 0, offset, None, value) for offset, value in enumerate(drawn)]
+
+    together = outcomes(made_by, made_of)
+
+    assert together == [outcome for record in made_of for outcome in outcomes(made_by, [record])]
+    good = [("event", offset, "Study", {"id": "S1", "n": 7}) for offset, v in enumerate(drawn) if v == AVRO[0]]
+    assert [one for one in together if one[0] == "event" and one[3] is not None] == good
 
 
 @given(drawn=records)

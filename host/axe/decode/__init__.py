@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..config import Config
 from ..errors import ConfigError, DecodeError
-from .avro import avro_reader
+from .avro import RecordReader, avro_reader
 from .event_type import EventTypeRule, event_type_of
 from .json import JsonReader
 from .plain import bytes_reader, string_reader
@@ -25,6 +25,7 @@ __all__ = [
     "Decoded",
     "EventTypeRule",
     "JsonReader",
+    "RecordReader",
     "check_topic",
     "event_type_of",
     "key_decoder",
