@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 import time
@@ -101,16 +102,14 @@ def values_of(folder: Path, topic: str, **attributes: Any) -> list[set[int]]:
     """Run two processors together; the identities of the values that each got."""
     log_of(topic, 1000)
     got: list[list[Any]] = [[], []]
-    # One would be through with it before the other has come.
-    begin = threading.Barrier(2)
+    begin = together(2, lambda _event, _state: None)
 
-    def keep(event: Event, mine: list[Any]) -> None:
-        if not mine:
-            begin.wait(20)
+    def keep(event: Event, state: State, mine: list[Any]) -> None:
+        begin(event, state)
         mine.append(event.value)
 
     handlers = {
-        f"p{number}": handler_of(topic, lambda event, _, mine=mine: keep(event, mine), **attributes)
+        f"p{number}": handler_of(topic, functools.partial(keep, mine=mine), **attributes)
         for number, mine in enumerate(got)
     }
     app_of(folder, topic, handlers).start(until_end=True)
