@@ -76,7 +76,8 @@ def dispatcher(*subscriptions: str, **setting: Any) -> Dispatcher:
 def outcomes(made_by: Dispatcher, made_of: list[Record]) -> list[tuple[Any, ...]]:
     return [
         ("event", item.offset, item.type, item.value) if isinstance(item, Event) else ("refused", item.record.offset)
-        for item in made_by.decode(made_of)
+        for part in made_by.decode(made_of)
+        for item in part
     ]
 
 
@@ -87,10 +88,24 @@ def test_what_becomes_of_a_record_does_not_depend_on_its_neighbours(drawn: list[
     mixed, before = dispatcher("t/wanted", **setting), [Record("t", 0, 99, None, VALUES[1])] * 3
 
     first = outcomes(mixed, made_of)
-    mixed.decode(before)  # among few that are wanted others are told by a glance
+    outcomes(mixed, before)  # among few that are wanted others are told by a glance
     second = outcomes(mixed, made_of)
 
     assert first == second == [row for one in made_of for row in outcomes(dispatcher("t/wanted", **setting), [one])]
+
+
+@pytest.mark.parametrize("subscription", ["t", "t/wanted"])
+def test_many_records_come_in_parts_none_of_which_is_empty(subscription: str) -> None:
+    drawn = [VALUES[0]] * 100 + [VALUES[1]] * 300 + VALUES * 10
+    made_of = [Record("t", 0, n, None, value) for n, value in enumerate(drawn)]
+    made_by = dispatcher(subscription)
+
+    parts = list(made_by.decode(made_of))
+
+    assert len(parts) > 1
+    assert all(parts)
+    each = [row for one in made_of for row in outcomes(made_by, [one])]
+    assert outcomes(made_by, made_of) == each
 
 
 @given(drawn=st.lists(st.sampled_from(AVRO), max_size=12))
@@ -125,7 +140,7 @@ def test_a_key_that_nobody_decodes_is_named_by_its_setting() -> None:
 @pytest.mark.parametrize("few", [False, True])
 def test_a_broken_record_is_refused_unless_it_says_that_it_is_of_another_type(few: bool) -> None:
     made_by = dispatcher("t/wanted")
-    made_by.decode([Record("t", 0, 0, None, VALUES[1 if few else 0])])
+    outcomes(made_by, [Record("t", 0, 0, None, VALUES[1 if few else 0])])
 
     found = outcomes(made_by, [Record("t", 0, n, None, value) for n, value in enumerate(VALUES[2:4])])
 

@@ -48,7 +48,7 @@ def fetched(value: bytes, **setting: Any) -> Event:
     """Make an event as a runner does."""
     config = load({"source": "memory:", "state": "memory:", "topics": {"studies": setting}})
     processor = Processor("counter", lambda event: None, topics=("studies",))
-    [event] = Dispatcher(processor, config).decode([Record("studies", 3, 1042, b"ST-1", value)])
+    [[event]] = Dispatcher(processor, config).decode([Record("studies", 3, 1042, b"ST-1", value)])
     assert isinstance(event, Event)
     return event
 

@@ -6,23 +6,24 @@ tried again and set aside alone.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adoption import obey
 from .config import BatchConfig
 from .decoding import Failed, Item, Refused
 from .dispatch import Dispatcher
 from .errors import CommitRefused, SessionLost, StateError, TransactionEnded
-from .event import CommitReport, Record, TopicPartition
+from .event import CommitReport, Event, Record, TopicPartition
 from .failpoints import failpoint
 from .hooks import notify
 from .processor import Processor
 from .reading import Reading
 from .stages import Stages
-from .store import Move, Store, Transaction
+from .store import HandlerState, Move, Store, Transaction
 from .trial import Trial
 
 if TYPE_CHECKING:
@@ -45,6 +46,14 @@ class _Ended(Exception):
     def __init__(self, failed: Failed) -> None:
         super().__init__(str(failed.record))
         self.failed = failed
+
+
+class _Handled(NamedTuple):
+    """What became of the events of a batch: how many are done, which of them are refused, and which one failed."""
+
+    events: int
+    refused: list[Refused]
+    failed: Failed | None = None
 
 
 class Batches:
@@ -153,10 +162,10 @@ class Batches:
         """
         # Decoded for each attempt anew: a handler may change what it gets.
         with self._plugin_runs():
-            items = self._trial.carry_out(self._dispatcher.decode(records))
-        self.stages.end("decode")
+            parts = self._timed(map(self._trial.carry_out, self._dispatcher.decode(records)))
+            first = next(parts, None)
         reading = self._reading
-        if not items:
+        if first is None:
             reading.pass_over(records)
             return None
         started = time.monotonic()
@@ -169,7 +178,7 @@ class Batches:
             self.stages.end("store")
             handle = self._one_by_one if isolated else self._all_at_once
             with self._plugin_runs(), transaction.plugin_code():
-                refused, failed = handle(transaction, items)
+                events, refused, failed = handle(transaction, itertools.chain([first], parts))
             self.stages.end("dispatch")
             refused = self._trial.counted(refused)
             if refused:
@@ -188,38 +197,54 @@ class Batches:
             transaction.commit()
         self.stages.end("commit")
         failpoint("after_commit")
-        events = len(items) if failed is None else [item.record for item in items].index(failed.record)
         self._committed(moves, events, refused, started)
         return failed
 
-    def _all_at_once(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], None]:
+    def _timed(self, parts: Iterable[list[Item]]) -> Iterator[list[Item]]:
+        for part in parts:
+            self.stages.end("decode")
+            yield part
+            self.stages.end("dispatch")
+        self.stages.end("decode")
+
+    def _all_at_once(self, transaction: Transaction, parts: Iterable[list[Item]]) -> _Handled:
         """Handle the events without savepoints: the fast way, which one sick event ends."""
+        count = 0
         refused: list[Refused] = []
-        events: list[Any] = items
-        kinds = set(map(type, items))
-        if Failed in kinds:
-            raise _Spoiled
-        if Refused in kinds:
-            refused = [item for item in items if type(item) is Refused]
-            events = [item for item in items if type(item) is not Refused]
-        state, dispatcher = transaction.state, self._dispatcher
-        if dispatcher.takes_batches:
-            if events and not dispatcher.handle_batch(events, state):
+        for part in parts:
+            count += len(part)
+            events: list[Any] = part
+            kinds = set(map(type, part))
+            if Failed in kinds:
                 raise _Spoiled
-            return refused, None
+            if Refused in kinds:
+                refused += [item for item in part if type(item) is Refused]
+                events = [item for item in part if type(item) is not Refused]
+            if events:
+                refused += self._handled(events, transaction.state)
+        return _Handled(count, refused)
+
+    def _handled(self, events: list[Event], state: HandlerState) -> list[Refused]:
+        dispatcher = self._dispatcher
+        refused: list[Refused] = []
+        if dispatcher.takes_batches:
+            if not dispatcher.handle_batch(events, state):
+                raise _Spoiled
+            return refused
         for outcome, mark in dispatcher.handle_all(events, state):
             if type(outcome) is Refused and state.undo_event(mark):
                 refused.append(outcome)
             else:
                 raise _Spoiled
-        return refused, None
+        return refused
 
-    def _one_by_one(self, transaction: Transaction, items: list[Item]) -> tuple[list[Refused], Failed | None]:
+    def _one_by_one(self, transaction: Transaction, parts: Iterable[list[Item]]) -> _Handled:
         """Handle the events with a savepoint before each: a sick one is undone alone."""
+        count = 0
         refused: list[Refused] = []
-        for item in items:
+        for count, item in enumerate(itertools.chain.from_iterable(parts)):
             if isinstance(item, Failed):
-                return refused, item
+                return _Handled(count, refused, item)
             if isinstance(item, Refused):
                 refused.append(item)
                 continue
@@ -240,9 +265,9 @@ class Batches:
             except TransactionEnded as ended:
                 raise _Ended(outcome if isinstance(outcome, Failed) else Failed(item.record, ended)) from ended
             if isinstance(outcome, Failed):
-                return refused, outcome
+                return _Handled(count, refused, outcome)
             refused.append(outcome)
-        return refused, None
+        return _Handled(count + 1, refused)
 
     def _hurts_again(self, record: Record) -> bool:
         """Tell whether it is this event that ends our sessions: the server is there again each time."""
