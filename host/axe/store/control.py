@@ -4,20 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from . import tables
 from .compiled import Compiled
 from .protocol import Control
 
 _row = tables.processor.c
-_SELECT = select(_row.version, _row.cluster_id, _row.status, _row.paused, _row.pending, _row.last_error)
-CONTROL = Compiled(_SELECT)
-
-
-def read_control(connection: Connection) -> Control:
-    """Read the one row of ``axe_processor``."""
-    return to_control(connection.execute(_SELECT).one())
+CONTROL = Compiled(select(_row.version, _row.cluster_id, _row.status, _row.paused, _row.pending, _row.last_error))
 
 
 def to_control(row: Any) -> Control:

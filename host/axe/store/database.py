@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from sqlalchemy import Connection
 
 from ..errors import StoreError
+from .compiled import Compiled
 from .connection import StateConnection
 
 
@@ -67,6 +68,9 @@ class Database(Protocol):
 
     def read(self) -> AbstractContextManager[Connection]:
         """Give a connection that cannot write, in one snapshot."""
+
+    def glance(self, statement: Compiled) -> list[Any]:
+        """Return the rows of one statement that only reads, as quickly as can be."""
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop every table, view, index and trigger whose name is not ours."""

@@ -11,9 +11,9 @@ from sqlalchemy import Row, delete, func, insert, inspect, select, update
 from ..errors import StoreCorrupt, StoreError, StoreForeign, StoreFormat, StoreMissing
 from ..event import TopicPartition
 from . import tables
-from .control import read_control
+from .control import CONTROL, to_control
 from .database import Database
-from .positions import read_positions
+from .positions import POSITIONS, to_positions
 from .protocol import ALIVE_S, Control, StoredPosition
 from .text import clean
 from .transaction import Transaction
@@ -105,13 +105,12 @@ class Store:
 
     def control(self) -> Control:
         """Read what is set about the processor."""
-        with self._database.read() as connection:
-            return read_control(connection)
+        (row,) = self._database.glance(CONTROL)
+        return to_control(row)
 
     def positions(self) -> dict[TopicPartition, StoredPosition]:
         """Read every partition's position."""
-        with self._database.read() as connection:
-            return read_positions(connection)
+        return to_positions(self._database.glance(POSITIONS))
 
     def values(self, key: str | None = None) -> dict[str, Any]:
         """Read the values, or that of one key."""

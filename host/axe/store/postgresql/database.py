@@ -11,7 +11,8 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Engine
 
 from ...errors import CommitRefused, StoreError, StoreMissing
-from ..connection import StateConnection, concluded, snapshot, throw_away
+from ..compiled import Compiled
+from ..connection import StateConnection, concluded, glance, snapshot, throw_away
 from .engine import loss, make_engine
 from .guard import GUARD, HandlerCursor
 from .register import Register, schema_name, take_turns
@@ -167,6 +168,10 @@ class PostgresDatabase:
     def read(self) -> AbstractContextManager[Connection]:
         """Read in a read-only transaction with one snapshot."""
         return snapshot(self._reading, self.trouble)
+
+    def glance(self, statement: Compiled) -> list[Any]:
+        """Read with the driver's own cursor."""
+        return glance(self._reading, statement, self.trouble)
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what the catalogue lists beside our own."""

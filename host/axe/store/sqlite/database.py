@@ -14,7 +14,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool, QueuePool
 
 from ...errors import CommitRefused, StoreBusy, StoreCorrupt, StoreError, StoreMissing, StoreUnavailable
-from ..connection import StateConnection, concluded, snapshot, throw_away
+from ..compiled import Compiled
+from ..connection import StateConnection, concluded, glance, snapshot, throw_away
 from . import locks
 from .files import make_folder, unavailable
 from .guard import HandlerCursor, guarded, in_transaction, was_used
@@ -196,6 +197,10 @@ class SqliteDatabase:
     def read(self) -> AbstractContextManager[Connection]:
         """Read through a connection that was opened read-only."""
         return snapshot(self._reading, self.trouble)
+
+    def glance(self, statement: Compiled) -> list[Any]:
+        """Read with the driver's own cursor."""
+        return glance(self._reading, statement, self.trouble)
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what sqlite_master lists beside our own."""
