@@ -618,6 +618,22 @@ def test_a_lost_postgresql_session_is_trouble_of_the_store(postgresql_kind: Kind
     assert store.positions()[STUDIES].position == 10
 
 
+@pytest.mark.parametrize("look", ["control", "positions", "values"])
+def test_a_reader_whose_postgresql_session_was_ended_says_so_once_and_goes_on(postgresql_kind: Kind, look: str) -> None:
+    prepared(postgresql_kind)
+    reader = postgresql_kind.opened()
+    reader.positions()
+    postgresql_kind.outside(
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+    )
+
+    with pytest.raises(StoreUnavailable):
+        getattr(reader, look)()
+
+    getattr(reader, look)()
+    assert reader.positions()[STUDIES].position == 10
+
+
 # --- readers and writers
 
 
