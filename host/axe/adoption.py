@@ -33,7 +33,10 @@ def obey(control: Control) -> None:
 
 
 class Adoption:
-    """Adopts for one runner; ``has_begun`` once ``on_start`` has run in this process."""
+    """Adopts for one runner; ``has_begun`` once ``on_start`` has run in this process.
+
+    ``follows_a_death`` says of the last time that the worker before this one never took leave.
+    """
 
     def __init__(  # the parts it works with, by name
         self,
@@ -46,6 +49,7 @@ class Adoption:
         worker: str,
     ) -> None:
         self.has_begun = False
+        self.follows_a_death = False
         self._processor = processor
         self._settings = settings
         self._log = log
@@ -66,6 +70,8 @@ class Adoption:
         processor = self._processor
         log = Log.of(self._source, sorted(processor.types))
         stored = self._store.positions()
+        there = {row["worker"] for row in self._store.workers()} - {self._worker}
+        self.follows_a_death = any(row.owner in there for row in stored.values())
         for misfit in misfits(processor.name, processor.version, self._store.control(), stored, log):
             # Going on would lose or repeat events in silence.
             raise misfit

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .adoption import obey
 from .config import BatchConfig
+from .deaths import Deaths
 from .decoding import Failed, Item, Refused
 from .dispatch import Dispatcher
 from .errors import CommitRefused, SessionLost, StateError, TransactionEnded
@@ -72,6 +73,7 @@ class Batches:
         reading: Reading,
         dispatcher: Dispatcher,
         trial: Trial,
+        deaths: Deaths,
         worker: str,
     ) -> None:
         self.events = 0
@@ -85,6 +87,7 @@ class Batches:
         self._reading = reading
         self._dispatcher = dispatcher
         self._trial = trial
+        self._deaths = deaths
         self._worker = worker
         self._runs_plugin = False
         self._hurting: Record | None = None
@@ -102,8 +105,8 @@ class Batches:
     @property
     def wanted(self) -> int:
         """How many events the next batch should have at most."""
-        # An event on trial is tried alone: nothing that went well runs again for it.
-        return 1 if self._trial.is_on else self._slice or self._limit
+        # An event on trial is tried alone: nothing that went well runs again for it. So are those that may be deadly.
+        return 1 if self._trial.is_on or self._deaths.is_near else self._slice or self._limit
 
     def let_go(self) -> None:
         """Forget what is known of events that come next: they may be others now."""
@@ -114,6 +117,22 @@ class Batches:
 
         Returns the event that failed, if one did.
         """
+        if not self._deaths.is_near:
+            return self._process(records)
+        reading, (first, *others) = self._reading, records
+        if others:
+            # A source may give more than it was asked for.
+            reading.put_back(others)
+        with self._deaths.alone:
+            if not self._trial.is_on:
+                record = self._dispatcher.record(first)
+                failed = self._deaths.count(record, reading.held[record.at])
+                if failed is not None:
+                    reading.put_back([first])
+                    return failed
+            return self._process([first])
+
+    def _process(self, records: list[Any]) -> Failed | None:
         started = time.monotonic()
         self._slice = None
         failed = None
@@ -162,7 +181,7 @@ class Batches:
         """
         # Decoded for each attempt anew: a handler may change what it gets.
         with self._plugin_runs():
-            parts = self._timed(map(self._trial.carry_out, self._dispatcher.decode(records)))
+            parts = self._timed(self._decoded(records))
             first = next(parts, None)
         reading = self._reading
         if first is None:
@@ -199,6 +218,18 @@ class Batches:
         failpoint("after_commit")
         self._committed(moves, events, refused, started)
         return failed
+
+    def _decoded(self, records: list[Any]) -> Iterator[list[Item]]:
+        sentence = self._trial.sentence
+        if sentence is None:
+            yield from self._dispatcher.decode(records)
+            return
+        for raw in records:
+            if self._dispatcher.record(raw) == sentence.record:
+                # Not decoded again: that may be what kills.
+                yield [sentence]
+            else:
+                yield from self._dispatcher.decode([raw])
 
     def _timed(self, parts: Iterable[list[Item]]) -> Iterator[list[Item]]:
         for part in parts:

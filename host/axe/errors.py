@@ -12,6 +12,7 @@ AxeError
 │   ├── BeyondEnd               the log ends before the position
 │   ├── TopicRecreated          the topic was deleted and made again
 │   └── ClusterChanged          the source is another cluster
+├── WorkerDied                  an event ended its worker again and again; a failure of the event
 ├── StateError                  a handler did what it may not do with its state
 │   ├── CommitRefused           a deferred constraint is not met at the end of the transaction
 │   └── TransactionEnded        the transaction was no longer open when it should be committed
@@ -77,6 +78,17 @@ class TopicRecreated(PositionError):
 
 class ClusterChanged(PositionError):
     """The position was stored for another cluster."""
+
+
+class WorkerDied(AxeError):
+    """Workers died while an event was handled, one after the other: ``deaths`` of them."""
+
+    def __init__(self, deaths: int) -> None:
+        super().__init__(
+            f"its worker died {deaths} times while this event was handled; the log says how each of them ended: "
+            'see the lines "worker died"'
+        )
+        self.deaths = deaths
 
 
 class StateError(AxeError):

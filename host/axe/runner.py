@@ -11,6 +11,7 @@ from typing import Any
 from .adoption import Adoption, Directed, obey
 from .batch import Batches
 from .config import Config
+from .deaths import Deaths
 from .decoding import Failed
 from .dispatch import Dispatcher
 from .errors import AxeError, PositionConflict, SourceUnavailable, StoreBusy, StoreUnavailable, TopicMissing
@@ -26,6 +27,7 @@ from .sources import Interrupted, Source
 from .store import Store
 from .telling import told
 from .trial import Trial
+from .turns import Turn
 
 _POLL_S = 0.25
 _LOOK_S = 1.0
@@ -48,7 +50,7 @@ class Runner:
         until_end: bool = False,
         retry_failed: bool = False,
         alone: bool = True,
-        turn: AbstractContextManager[None] | None = None,
+        turn: Turn | None = None,
         on_status: Callable[[Status, str | None], None] | None = None,
     ) -> None:
         self.processor = processor
@@ -66,6 +68,9 @@ class Runner:
         self._adoption = Adoption(
             processor, self._settings, self._log, store=store, source=source, worker=self._presence.worker
         )
+        self._deaths = Deaths(
+            store, self._settings.batch, self._presence.worker, alone=None if turn is None else turn.alone
+        )
         self._batches = Batches(
             processor,
             self._settings.batch,
@@ -74,13 +79,14 @@ class Runner:
             reading=self._reading,
             dispatcher=Dispatcher(processor, config, form),
             trial=self._trial,
+            deaths=self._deaths,
             worker=self._presence.worker,
         )
         self._until_end = until_end
         self._retry_failed = retry_failed
         self._stop = threading.Event()
         self._finished = self._conflict = False
-        self._turn_to_work = turn or nullcontext()
+        self._turn_to_work: AbstractContextManager[None] = turn or nullcontext()
         self._outage = Outage(self._log)
         self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
 
@@ -231,6 +237,9 @@ class Runner:
         # With a full disk this succeeds, and the next batch does not: it is not running before that has.
         status = Status.WAITING if self._outage.is_on else Status.RUNNING
         held, log = self._adoption.adopt(status.value)
+        self._deaths.begin(after_death=self._adoption.follows_a_death)
+        if self._adoption.follows_a_death:
+            self._log.warning("the worker before this one died, events are tried one at a time at first")
         self._reading.hold(held)
         # A plugin's on_start may take minutes, and the source watches for topics made anew only from here on.
         if any(self._source.topic_id(topic) != known for topic, known in log.topic_ids.items() if known is not None):

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from .config import ProcessorConfig
-from .decoding import Failed, Item, Refused
+from .decoding import Failed, Refused
+from .errors import WorkerDied
 from .event import Decision, Failure, Record, TopicPartition
 from .hooks import notify
 from .processor import Processor
@@ -27,21 +28,27 @@ class Trial:
         self._log = log
         self._record: Record | None = None
         self._attempt = 0
-        self._sentence: Refused | None = None
+        self.sentence: Refused | None = None
+        """What becomes of the event instead of being handled, once that is decided."""
 
     def judge(self, failed: Failed) -> Failure:
         """Count an attempt and decide; the first and the final decision are reported."""
         if self._record != failed.record:
             self._record, self._attempt = failed.record, 0
-        self._attempt += 1
-        default = Decision.RETRY if self._attempt <= self._settings.retries else Decision(self._settings.on_failure)
+        default = Decision(self._settings.on_failure)
+        if isinstance(failed.exception, WorkerDied):
+            # It was tried often enough, and a retry would end this worker, too.
+            self._attempt += failed.exception.deaths
+        else:
+            self._attempt += 1
+            default = Decision.RETRY if self._attempt <= self._settings.retries else default
         failure = Failure(self._processor.name, failed.record, failed.exception, self._attempt, default)
         decision = self._asked(failure) or default
         failure = Failure(self._processor.name, failed.record, failed.exception, self._attempt, decision)
         reason = told(failed.exception)
         if decision is Decision.REJECT:
             trace = "".join(traceback.format_exception(failed.exception))
-            self._sentence = Refused(failed.record, reason, trace, attempts=self._attempt)
+            self.sentence = Refused(failed.record, reason, trace, attempts=self._attempt)
         if self._attempt == 1 or decision is not Decision.RETRY:
             self._log.error(
                 "event failed",
@@ -76,13 +83,6 @@ class Trial:
         """Whether an event has failed and is not done yet."""
         return self._record is not None
 
-    def carry_out(self, items: list[Item]) -> list[Item]:
-        """Put the refusal in the place of the event that was sentenced to it."""
-        sentence = self._sentence
-        if sentence is None:
-            return items
-        return [sentence if item.record == sentence.record else item for item in items]
-
     def counted(self, refused: list[Refused]) -> list[Refused]:
         """Put refusals in the order of their records, with the attempts of the one that failed before."""
         ordered = sorted(refused, key=lambda item: item.record.offset)
@@ -90,7 +90,7 @@ class Trial:
             return ordered
         return [
             item._replace(attempts=self._attempt + 1)
-            if item.record == self._record and item is not self._sentence
+            if item.record == self._record and item is not self.sentence
             else item
             for item in ordered
         ]
@@ -103,4 +103,4 @@ class Trial:
 
     def end(self) -> None:
         """Forget the event: it was done, or somebody moved the position."""
-        self._record, self._sentence, self._attempt = None, None, 0
+        self._record, self.sentence, self._attempt = None, None, 0

@@ -24,6 +24,8 @@ class Turns:
     """Whose turn it is, among the threads of a process; in the order in which they came."""
 
     def __init__(self) -> None:
+        self.alone = threading.Lock()
+        """For who must not work at the same time as another one that takes it, however long that takes."""
         self._changing = threading.Lock()
         self._holder: Turn | None = None
         self._since = 0.0
@@ -71,6 +73,7 @@ class Turn:
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
+        self.alone = turns.alone
         self._without = 0
         self._began = self._cpu_began = self._process_began = 0.0
 

@@ -20,7 +20,6 @@ DEADLY = """
 
         @axe.hookimpl
         def on_event(self, event, state):
-            {in_handler}
             state["count"] = state.get("count", 0) + 1
 
         @axe.hookimpl
@@ -36,7 +35,7 @@ def pauses(stderr: str) -> list[float]:
 
 def test_a_worker_that_dies_soon_after_a_commit_is_started_again_at_once(project: Project) -> None:
     project.configure("[processors.counter]\nbatch = { events = 1 }\n")
-    project.install("counter", DEADLY.format(in_handler=""))
+    project.install("counter", DEADLY)
     project.publish("studies", *[{}] * 7)
 
     done = project.axe("run", "--until-end")
@@ -45,8 +44,27 @@ def test_a_worker_that_dies_soon_after_a_commit_is_started_again_at_once(project
     assert project.axe("state", "counter", "count").stdout.split()[-1:] == ["7"]
 
 
+# Unlike a deadly event, which is found.
+DEADLY_START = """
+    import os
+
+    import axe
+
+    class Counter:
+        topics = ("studies",)
+
+        @axe.hookimpl
+        def on_start(self, state):
+            {die}
+
+        @axe.hookimpl
+        def on_event(self, event, state):
+            pass
+    """
+
+
 def test_a_worker_that_dies_before_it_did_anything_waits_longer_each_time(project: Project) -> None:
-    project.install("counter", DEADLY.format(in_handler="os.kill(os.getpid(), 9)"))
+    project.install("counter", DEADLY_START.format(die="os.kill(os.getpid(), 9)"))
     project.publish("studies", {})
 
     with project.running("run"):
@@ -92,7 +110,7 @@ def test_a_handler_that_is_stuck_is_named_by_its_place_and_its_worker_starts_aga
 
 
 def test_a_worker_that_dies_again_and_again_is_told_of_by_status(project: Project) -> None:
-    project.install("counter", DEADLY.format(in_handler="os.kill(os.getpid(), 9)"))
+    project.install("counter", DEADLY_START.format(die="os.kill(os.getpid(), 9)"))
     project.publish("studies", {})
 
     with project.running("run"):
@@ -112,7 +130,7 @@ main(["run", "--until-end", "--json"])
 
 
 def test_a_run_to_the_end_that_gives_up_leaves_the_status_failed(project: Project) -> None:
-    project.install("counter", DEADLY.format(in_handler="os._exit(7)"))
+    project.install("counter", DEADLY_START.format(die="os._exit(7)"))
     project.publish("studies", {})
 
     command = [sys.executable, "-P", "-c", WITHOUT_PAUSES]

@@ -100,6 +100,26 @@ def test_a_new_store_is_empty_and_opens_again_with_what_was_committed(kind: Kind
     assert kind.place().processors() == [NAME]
 
 
+def test_attempts_at_an_event_are_counted_until_another_one_is_tried(kind: Kind) -> None:
+    store = prepared(kind)
+
+    def tried(offset: int, *, epoch: int = store.positions()[STUDIES].epoch, owner: str = ME) -> int:
+        with store.begin() as transaction:
+            count = transaction.note_attempt(STUDIES, offset, epoch=epoch, owner=owner)
+            transaction.commit()
+        return count
+
+    assert [tried(10), tried(10), tried(11), tried(11), tried(11), tried(10)] == [1, 2, 1, 2, 3, 1]
+    assert store.positions()[STUDIES].position == 10
+    for stranger in ({"epoch": 99}, {"owner": "somebody"}):
+        with pytest.raises(PositionConflict):
+            tried(10, **stranger)
+    with store.begin() as transaction:
+        transaction.move_by_hand({STUDIES: 10})
+        transaction.commit()
+    assert tried(10, epoch=store.positions()[STUDIES].epoch) == 1
+
+
 def test_a_store_that_never_was_is_missing_unless_it_may_be_made(kind: Kind) -> None:
     with pytest.raises(StoreMissing, match="not run yet"):
         kind.store().open(create=False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, case, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from ..errors import PositionConflict
 from ..event import TopicPartition
 from . import tables
 from .compiled import Compiled
@@ -68,6 +69,22 @@ def take_over(
         # Made while we waited for a row of the same worker's.
         connection.execute(update(offsets).where(*_is(at)).values(epoch=offsets.c.epoch + 1))
     return {at: row for at, row in held.items() if at in starts}
+
+
+def note_attempt(connection: Connection, at: TopicPartition, offset: int, *, epoch: int, owner: str) -> int:
+    """Note that an event is about to be tried; return how often it was, this time included.
+
+    Raises:
+        PositionConflict: the partition is not this owner's any more.
+    """
+    offsets = tables.offsets
+    attempts = case((offsets.c.attempt_offset == offset, offsets.c.attempts + 1), else_=1)
+    mine = (*_is(at), offsets.c.epoch == epoch, offsets.c.owner == owner)
+    noted = connection.execute(update(offsets).where(*mine).values(attempt_offset=offset, attempts=attempts))
+    if noted.rowcount != 1:
+        message = f"{at} is no longer ours in epoch {epoch}"
+        raise PositionConflict(message)
+    return int(connection.scalar(select(offsets.c.attempts).where(*_is(at))) or 0)
 
 
 def move_by_hand(

@@ -124,6 +124,15 @@ class Transaction(Protocol):
             PositionConflict: one is not; the transaction is given up.
         """
 
+    def note_attempt(self, at: TopicPartition, offset: int, *, epoch: int, owner: str) -> int:
+        """Note that an event is about to be tried; return how often it was, this time included.
+
+        Another offset of the partition begins at 1 again, and so does what ``move_by_hand`` has moved.
+
+        Raises:
+            PositionConflict: the partition is not of this epoch and owner any more.
+        """
+
     def move_by_hand(self, targets: Mapping[TopicPartition, int]) -> tuple[dict[TopicPartition, int | None], bool]:
         """Set positions whoever owns them, raise their epochs, and forget their topic ids and event times.
 

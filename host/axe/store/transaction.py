@@ -18,7 +18,7 @@ from .connection import StateConnection
 from .control import CONTROL, to_control
 from .database import Database
 from .dead_letters import add_dead_letter, headers_from_json
-from .positions import ADVANCE, POSITIONS, move_by_hand, take_over, to_positions
+from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over, to_positions
 from .protocol import Control, Move, StoredPosition
 from .state import State
 from .text import clean
@@ -121,6 +121,10 @@ class Transaction:
                 message = f"the position of {at} is no longer {seen} of epoch {move.epoch}"
                 raise PositionConflict(message)
             self._moved[at] = move
+
+    def note_attempt(self, at: TopicPartition, offset: int, *, epoch: int, owner: str) -> int:
+        """Note that an event is about to be tried; return how often it was, this time included."""
+        return note_attempt(self.connection, at, offset, epoch=epoch, owner=owner)
 
     def add_dead_letter(self, rejection: Rejection) -> None:
         """Store a refused event with its bytes; one that was refused before updates its row."""
