@@ -10,51 +10,32 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from .adoption import obey
+from .adoption import Directed, obey
 from .config import BatchConfig
 from .deaths import Deaths
 from .decoding import Failed, Item, Refused
 from .dispatch import Dispatcher
-from .errors import CommitRefused, SessionLost, StateError, TransactionEnded
-from .event import CommitReport, Event, Record, TopicPartition
+from .errors import CommitRefused, StateError, TooManyRejections
+from .event import CommitReport, Decision, Failure, TopicPartition
 from .failpoints import failpoint
+from .flood import Flood
+from .handling import Ended, Handling, Spoiled
 from .hooks import notify
 from .processor import Processor
 from .reading import Reading
 from .stages import Stages
-from .store import HandlerState, Move, Store, Transaction
+from .store import Move, Store
 from .trial import Trial
 
 if TYPE_CHECKING:
     from .log import Logger
 
 _ISOLATED_EVENTS = 1000
-_HURTS_UNTIL_FAILURE = 3
 # In the log, for each batch; all of them are in the dead letters.
 _REJECTIONS_SAID = 3
 _GROWTH = 4
-
-
-class _Spoiled(Exception):
-    """An event of the batch cannot be undone alone: undo the batch and do it again event by event."""
-
-
-class _Ended(Exception):
-    """The handler of one event ended the transaction, and with it what was before the event."""
-
-    def __init__(self, failed: Failed) -> None:
-        super().__init__(str(failed.record))
-        self.failed = failed
-
-
-class _Handled(NamedTuple):
-    """What became of the events of a batch: how many are done, which of them are refused, and which one failed."""
-
-    events: int
-    refused: list[Refused]
-    failed: Failed | None = None
 
 
 class Batches:
@@ -74,6 +55,7 @@ class Batches:
         dispatcher: Dispatcher,
         trial: Trial,
         deaths: Deaths,
+        flood: Flood,
         worker: str,
     ) -> None:
         self.events = 0
@@ -88,10 +70,10 @@ class Batches:
         self._dispatcher = dispatcher
         self._trial = trial
         self._deaths = deaths
+        self._flood = flood
         self._worker = worker
+        self._handling = Handling(dispatcher)
         self._runs_plugin = False
-        self._hurting: Record | None = None
-        self._hurts = 0
         # Grows fourfold a batch: one slow event first, and not a hundred of them.
         self._limit = 1
         self._slice: int | None = None
@@ -111,6 +93,7 @@ class Batches:
     def let_go(self) -> None:
         """Forget what is known of events that come next: they may be others now."""
         self._slice = None
+        self._flood.clear()
 
     def process(self, records: list[Any]) -> Failed | None:
         """Get records done, the fast way if possible; what has to wait goes back to the reading.
@@ -139,7 +122,7 @@ class Batches:
         if self._isolated_left <= 0:
             try:
                 self._commit(records, isolated=False)
-            except (_Spoiled, StateError):
+            except (Spoiled, StateError):
                 self._isolated_left = _ISOLATED_EVENTS
         if self._isolated_left > 0:
             self._isolated_left -= len(records)
@@ -154,7 +137,7 @@ class Batches:
         reading = self._reading
         try:
             failed = self._commit(records, isolated=True)
-        except _Ended as ended:
+        except Ended as ended:
             failed = ended.failed
             if (before := reading.index(records, failed.record)) > 0:
                 # Those before it went down with it: alone first.
@@ -195,18 +178,24 @@ class Batches:
             transaction.advance(moves, self._worker)
             failpoint("after_advance")
             self.stages.end("store")
-            handle = self._one_by_one if isolated else self._all_at_once
+            handle = self._handling.one_by_one if isolated else self._handling.all_at_once
+            flood = self._flood.copy()
             with self._plugin_runs(), transaction.plugin_code():
-                events, refused, failed = handle(transaction, itertools.chain([first], parts))
+                events, refused, failed, flooded = handle(transaction, itertools.chain([first], parts), flood)
             self.stages.end("dispatch")
             refused = self._trial.counted(refused)
             if refused:
                 # A handler may have ended the transaction; then the batch is undone, before we write into nothing.
                 transaction.check_open()
+            done = records
             if failed is not None:
                 done = records[: reading.index(records, failed.record)]
                 if not done:
                     return failed
+            elif flooded is not None:
+                done = records[: reading.index(records, flooded) + 1]
+                transaction.hold(paused=1, last_error=str(flood.trouble(refused[-1].reason)))
+            if len(done) < len(records):
                 moves = reading.back(moves, done)
                 transaction.advance(moves, self._worker)
             for item in refused:
@@ -216,8 +205,18 @@ class Batches:
             transaction.commit()
         self.stages.end("commit")
         failpoint("after_commit")
+        self._flood = flood
         self._committed(moves, events, refused, started)
+        if flooded is not None:
+            self._pause(flood.trouble(refused[-1].reason))
         return failed
+
+    def _pause(self, trouble: TooManyRejections) -> NoReturn:
+        """Tell of what is stored already, and begin anew with it."""
+        failure = Failure(self._processor.name, None, trouble, 1, Decision.PAUSE)
+        with self._plugin_runs():
+            notify(self._processor.hooks, "on_error", self._log, failure=failure)
+        raise Directed
 
     def _decoded(self, records: list[Any]) -> Iterator[list[Item]]:
         sentence = self._trial.sentence
@@ -237,75 +236,6 @@ class Batches:
             yield part
             self.stages.end("dispatch")
         self.stages.end("decode")
-
-    def _all_at_once(self, transaction: Transaction, parts: Iterable[list[Item]]) -> _Handled:
-        """Handle the events without savepoints: the fast way, which one sick event ends."""
-        count = 0
-        refused: list[Refused] = []
-        for part in parts:
-            count += len(part)
-            events: list[Any] = part
-            kinds = set(map(type, part))
-            if Failed in kinds:
-                raise _Spoiled
-            if Refused in kinds:
-                refused += [item for item in part if type(item) is Refused]
-                events = [item for item in part if type(item) is not Refused]
-            if events:
-                refused += self._handled(events, transaction.state)
-        return _Handled(count, refused)
-
-    def _handled(self, events: list[Event], state: HandlerState) -> list[Refused]:
-        dispatcher = self._dispatcher
-        refused: list[Refused] = []
-        if dispatcher.takes_batches:
-            if not dispatcher.handle_batch(events, state):
-                raise _Spoiled
-            return refused
-        for outcome, mark in dispatcher.handle_all(events, state):
-            if type(outcome) is Refused and state.undo_event(mark):
-                refused.append(outcome)
-            else:
-                raise _Spoiled
-        return refused
-
-    def _one_by_one(self, transaction: Transaction, parts: Iterable[list[Item]]) -> _Handled:
-        """Handle the events with a savepoint before each: a sick one is undone alone."""
-        count = 0
-        refused: list[Refused] = []
-        for count, item in enumerate(itertools.chain.from_iterable(parts)):
-            if isinstance(item, Failed):
-                return _Handled(count, refused, item)
-            if isinstance(item, Refused):
-                refused.append(item)
-                continue
-            transaction.savepoint()
-            outcome = self._dispatcher.handle(item, transaction.state)
-            if outcome is None:
-                try:
-                    transaction.keep_event()
-                    continue
-                except Exception as error:  # noqa: BLE001 # what the handler left behind counts as its failure
-                    outcome = Failed(item.record, error)
-            if isinstance(outcome, Failed) and (trouble := transaction.trouble(outcome.exception)) is not None:
-                if isinstance(trouble, SessionLost) and self._hurts_again(outcome.record):
-                    raise _Ended(outcome) from outcome.exception
-                raise trouble from outcome.exception
-            try:
-                transaction.undo_event()
-            except TransactionEnded as ended:
-                raise _Ended(outcome if isinstance(outcome, Failed) else Failed(item.record, ended)) from ended
-            if isinstance(outcome, Failed):
-                return _Handled(count, refused, outcome)
-            refused.append(outcome)
-        return _Handled(count + 1, refused)
-
-    def _hurts_again(self, record: Record) -> bool:
-        """Tell whether it is this event that ends our sessions: the server is there again each time."""
-        if self._hurting != record:
-            self._hurting, self._hurts = record, 0
-        self._hurts += 1
-        return self._hurts >= _HURTS_UNTIL_FAILURE
 
     @contextmanager
     def _plugin_runs(self) -> Iterator[None]:

@@ -13,6 +13,7 @@ AxeError
 │   ├── TopicRecreated          the topic was deleted and made again
 │   └── ClusterChanged          the source is another cluster
 ├── WorkerDied                  an event ended its worker again and again; a failure of the event
+├── TooManyRejections           the flood guard paused the processor
 ├── StateError                  a handler did what it may not do with its state
 │   ├── CommitRefused           a deferred constraint is not met at the end of the transaction
 │   └── TransactionEnded        the transaction was no longer open when it should be committed
@@ -89,6 +90,10 @@ class WorkerDied(AxeError):
             'see the lines "worker died"'
         )
         self.deaths = deaths
+
+
+class TooManyRejections(AxeError):
+    """So many of the latest events were rejected that the processor was paused."""
 
 
 class StateError(AxeError):

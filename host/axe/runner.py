@@ -17,6 +17,7 @@ from .dispatch import Dispatcher
 from .errors import AxeError, PositionConflict, SourceUnavailable, StoreBusy, StoreUnavailable, TopicMissing
 from .event import RECORD_FORM, Decision, Failure, TopicPartition
 from .failpoints import failpoint
+from .flood import Flood
 from .hooks import notify
 from .log import get_logger
 from .outage import Outage
@@ -80,6 +81,7 @@ class Runner:
             dispatcher=Dispatcher(processor, config, form),
             trial=self._trial,
             deaths=self._deaths,
+            flood=Flood(self._settings.flood),
             worker=self._presence.worker,
         )
         self._until_end = until_end

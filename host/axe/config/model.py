@@ -52,6 +52,13 @@ class BatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     time_s: _Seconds = 0.5
 
 
+class FloodConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`flood`: how many of the latest events may be rejected before the processor pauses."""
+
+    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    events: _Count = 100
+
+
 class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`[processors.NAME]`: what one processor reads, where its state lies, what a failure means."""
 
@@ -67,6 +74,7 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     group: str | None = None
     backoff_s: tuple[_Seconds, _Seconds] = (0.1, 30)
     batch: BatchConfig = BatchConfig()
+    flood: FloodConfig = FloodConfig()
     plugins: tuple[str, ...] | None = None
     settings: dict[str, Any] = {}
 
