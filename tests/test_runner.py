@@ -732,6 +732,7 @@ def test_what_was_held_before_is_said_at_the_next_start(site: Site, caplog: pyte
 
 
 def test_a_flood_of_rejections_is_summed_up_in_the_log(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.settings["flood"] = {"share": 1}
     for _ in range(2000):
         site.log.append(site.topic, b"junk")
 

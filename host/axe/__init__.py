@@ -27,10 +27,12 @@ from .errors import (
     StoreFormat,
     StoreMissing,
     StoreUnavailable,
+    TooManyRejections,
     TopicMissing,
     TopicRecreated,
     TransactionEnded,
     VersionChanged,
+    WorkerDied,
 )
 from .event import Decision, Event, Failure, Record, Reject, Rejection, TopicPartition
 from .hooks import hookimpl
@@ -72,11 +74,13 @@ __all__ = [
     "StoreFormat",
     "StoreMissing",
     "StoreUnavailable",
+    "TooManyRejections",
     "TopicMissing",
     "TopicPartition",
     "TopicRecreated",
     "TransactionEnded",
     "VersionChanged",
+    "WorkerDied",
     "__version__",
     "hookimpl",
 ]
