@@ -114,6 +114,20 @@ def test_less_than_a_hundred_say_nothing(site: Site) -> None:
     assert (site.status, len(site.dead_letters)) == ("stopped", 99)
 
 
+@pytest.mark.parametrize("kind", HANDLERS)
+@pytest.mark.parametrize("batch", [1, 30, 1000])
+def test_a_flood_that_is_over_when_there_are_a_hundred_pauses_nothing(site: Site, kind: str, batch: int) -> None:
+    handler, bad = HANDLERS[kind]
+    site.settings["batch"] = {"events": batch}
+    published(site, *[bad] * 67, *[1] * 200)
+
+    site.run(handler())
+
+    # A batch handler gets its events at once: whether bad ones come before good ones is not looked at.
+    assert site.status == "stopped" or (kind, batch) == ("batches", 1000), site.app.processors["p"].last_error
+    assert len(site.dead_letters) == 67
+
+
 @pytest.mark.parametrize(("flood", "status"), [({"share": 1}, "stopped"), ({"share": 0.9, "events": 10}, "paused")])
 def test_the_settings_say_how_much_is_too_much(site: Site, flood: dict[str, Any], status: str) -> None:
     site.settings["flood"] = flood
@@ -122,6 +136,26 @@ def test_the_settings_say_how_much_is_too_much(site: Site, flood: dict[str, Any]
     site.run(Strict())
 
     assert site.status == status
+
+
+def test_a_stop_right_after_it_leaves_the_processor_paused(site: Site) -> None:
+    published(site, *[0] * 300)
+    site.add(Strict())
+    site.app.on_error(lambda failure: site.app.stop())
+
+    site.app.start()
+
+    assert site.status == "paused"
+    assert site.app.processors["p"].last_error
+
+
+def test_a_flood_within_what_is_looked_at_together_is_seen(site: Site) -> None:
+    site.settings["flood"] = {"events": 10}
+    published(site, *[1] * 500, *[0] * 20, *[1] * 500)
+
+    site.run(Strict())
+
+    assert (site.status, len(site.dead_letters)) == ("paused", 20)
 
 
 class Failing:

@@ -10,15 +10,15 @@ import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from .adoption import Directed, obey
+from .adoption import obey
 from .config import BatchConfig
 from .deaths import Deaths
 from .decoding import Failed, Item, Refused
 from .dispatch import Dispatcher
-from .errors import CommitRefused, StateError, TooManyRejections
-from .event import CommitReport, Decision, Failure, TopicPartition
+from .errors import CommitRefused, StateError
+from .event import CommitReport, TopicPartition
 from .failpoints import failpoint
 from .flood import Flood
 from .handling import Ended, Handling, Spoiled
@@ -106,10 +106,12 @@ class Batches:
         if others:
             # A source may give more than it was asked for.
             reading.put_back(others)
-        with self._deaths.alone:
+        with self._deaths.alone():
             if not self._trial.is_on:
                 record = self._dispatcher.record(first)
-                failed = self._deaths.count(record, reading.held[record.at])
+                moves = {**reading.claim(record.at), **reading.moves()}
+                failed = self._deaths.count(record, moves)
+                reading.committed(moves)
                 if failed is not None:
                     reading.put_back([first])
                     return failed
@@ -161,6 +163,9 @@ class Batches:
         """One batch, one transaction: move the positions, handle the events, write, verify, commit.
 
         Returns the event that failed, if one did: what was before it is committed, the rest is not.
+
+        Raises:
+            TooManyRejections: the batch is committed up to there, and with it that the processor is paused.
         """
         # Decoded for each attempt anew: a handler may change what it gets.
         with self._plugin_runs():
@@ -193,8 +198,8 @@ class Batches:
                 if not done:
                     return failed
             elif flooded is not None:
-                done = records[: reading.index(records, flooded) + 1]
-                transaction.hold(paused=1, last_error=str(flood.trouble(refused[-1].reason)))
+                done = records[: reading.index(records, flooded.behind) + 1]
+                transaction.hold(paused=1, last_error=str(flooded.trouble))
             if len(done) < len(records):
                 moves = reading.back(moves, done)
                 transaction.advance(moves, self._worker)
@@ -208,15 +213,8 @@ class Batches:
         self._flood = flood
         self._committed(moves, events, refused, started)
         if flooded is not None:
-            self._pause(flood.trouble(refused[-1].reason))
+            raise flooded.trouble
         return failed
-
-    def _pause(self, trouble: TooManyRejections) -> NoReturn:
-        """Tell of what is stored already, and begin anew with it."""
-        failure = Failure(self._processor.name, None, trouble, 1, Decision.PAUSE)
-        with self._plugin_runs():
-            notify(self._processor.hooks, "on_error", self._log, failure=failure)
-        raise Directed
 
     def _decoded(self, records: list[Any]) -> Iterator[list[Item]]:
         sentence = self._trial.sentence

@@ -8,58 +8,77 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from .adoption import obey
 from .config import BatchConfig
 from .decoding import Failed
 from .errors import WorkerDied
-from .event import Record
-from .store import Store, StoredPosition
+from .event import Record, TopicPartition
+from .store import Move, Store
 
 DEATHS_UNTIL_FAILURE = 3
 # A batch is meant to take ``time_s``. Slow events are not tried one at a time for longer than this many of those;
 # where the deadly one lies behind them, the next death begins nearer to it.
 _BATCHES_TIME = 10
+_LEAST_TIME_S = 1.0
 
 
 class Deaths:
     """Whether an event may have killed the worker before this one, and how often each was tried since.
 
-    ``alone`` is held around an event that is tried so: no two processors of a process may try one at the same time,
-    or the neighbour of an event that kills would be blamed as well.
+    ``alone`` is what the processors of a process share: no two of them may try an event at the same time, or the
+    neighbour of an event that kills would be blamed as well.
     """
 
     def __init__(self, store: Store, settings: BatchConfig, worker: str, alone: threading.Lock | None) -> None:
-        self.alone = alone or threading.Lock()
+        self._alone = alone or threading.Lock()
         self._store = store
         self._settings = settings
         self._worker = worker
-        self._left = 0
-        self._until = 0.0
+        self._events_left = 0
+        self._time_left_s = 0.0
 
-    def begin(self, *, after_death: bool) -> None:
-        """Begin to read, after the death of a worker or not."""
-        self._left = self._settings.events if after_death else 0
-        self._until = time.monotonic() + _BATCHES_TIME * self._settings.time_s
+    def suspect(self) -> None:
+        """Take the events that come next for deadly ones, as many as a batch may have had."""
+        self._events_left = self._settings.events
+        self._time_left_s = max(_BATCHES_TIME * self._settings.time_s, _LEAST_TIME_S)
 
     @property
     def is_near(self) -> bool:
         """Whether the events that come next may be deadly, and are to be tried one at a time."""
-        if self._left > 0 and time.monotonic() > self._until:
-            self._left = 0
-        return self._left > 0
+        return self._events_left > 0 and self._time_left_s > 0
 
-    def count(self, record: Record, held: StoredPosition) -> Failed | None:
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Try an event while no neighbour does."""
+        with self._alone:
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                self._events_left -= 1
+                self._time_left_s -= time.monotonic() - began
+
+    def count(self, record: Record, moves: Mapping[TopicPartition, Move]) -> Failed | None:
         """Note durably that an event is about to be tried; it has failed if workers died at it too often.
+
+        ``moves`` leads to it, over what is no event of the processor: else that would be counted again in its stead.
 
         Raises:
             Directed: somebody paused or moved the processor.
             PositionConflict: another worker has the partition.
         """
-        self._left -= 1
         with self._store.begin() as transaction:
             obey(transaction.control())
-            tried = transaction.note_attempt(record.at, record.offset, epoch=held.epoch, owner=self._worker)
+            transaction.advance(moves, self._worker)
+            epoch = moves[record.at].epoch
+            tried = transaction.note_attempt(record.at, record.offset, epoch=epoch, owner=self._worker)
             transaction.commit()
         deaths = tried - 1
-        return Failed(record, WorkerDied(deaths)) if deaths >= DEATHS_UNTIL_FAILURE else None
+        if deaths < DEATHS_UNTIL_FAILURE:
+            return None
+        # It is found. What comes of it is not counted, so that it is tried once more when somebody says so.
+        self._events_left = 0
+        return Failed(record, WorkerDied(deaths))

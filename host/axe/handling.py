@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from .decoding import Failed, Item, Refused
 from .dispatch import Dispatcher, Outcome
-from .errors import SessionLost, TransactionEnded
+from .errors import SessionLost, TooManyRejections, TransactionEnded
 from .event import Event, Record
 from .flood import Flood
 from .store import HandlerState, Transaction
@@ -28,6 +28,13 @@ class Ended(Exception):
         self.failed = failed
 
 
+class Flooded(NamedTuple):
+    """Too many rejections: behind which event the batch ends, and what to say."""
+
+    behind: Record
+    trouble: TooManyRejections
+
+
 class Handled(NamedTuple):
     """What became of the events of a batch: how many are done, and which of them are refused.
 
@@ -37,7 +44,7 @@ class Handled(NamedTuple):
     events: int
     refused: list[Refused]
     failed: Failed | None = None
-    flooded: Record | None = None
+    flooded: Flooded | None = None
 
 
 class Handling:
@@ -64,18 +71,23 @@ class Handling:
                 events = [item for item in part if type(item) is not Refused]
             if events:
                 refused += self._together(events, transaction.state)
-            self._count(part, refused[before:], flood)
-            if flood.is_on:
-                return Handled(count, refused, flooded=part[-1].record)
+            if (trouble := self._count(part, refused[before:], flood)) is not None:
+                return Handled(count, refused, flooded=Flooded(part[-1].record, trouble))
         return Handled(count, refused)
 
-    def _count(self, part: list[Item], refused: list[Refused], flood: Flood) -> None:
+    def _count(self, part: list[Item], refused: list[Refused], flood: Flood) -> TooManyRejections | None:
+        """Count the events of a part in order; too many rejections are found out at a rejection."""
+        trouble = None
         if not refused:
             flood.add(len(part), rejected=False)
-            return
-        gone = {item.record for item in refused}
+            return trouble
+        reasons = {item.record: item.reason for item in refused}
         for item in part:
-            flood.add(1, rejected=item.record in gone)
+            reason = reasons.get(item.record)
+            flood.add(1, rejected=reason is not None)
+            if reason is not None and flood.is_on:
+                trouble = flood.trouble(reason)
+        return trouble
 
     def _together(self, events: list[Event], state: HandlerState) -> list[Refused]:
         dispatcher = self._dispatcher
@@ -102,8 +114,8 @@ class Handling:
             if outcome is not None:
                 refused.append(outcome)
             flood.add(1, rejected=outcome is not None)
-            if flood.is_on:
-                return Handled(count, refused, flooded=item.record)
+            if outcome is not None and flood.is_on:
+                return Handled(count, refused, flooded=Flooded(item.record, flood.trouble(outcome.reason)))
         return Handled(count, refused)
 
     def _alone(self, transaction: Transaction, event: Event) -> Outcome:

@@ -14,7 +14,15 @@ from .config import Config
 from .deaths import Deaths
 from .decoding import Failed
 from .dispatch import Dispatcher
-from .errors import AxeError, PositionConflict, SourceUnavailable, StoreBusy, StoreUnavailable, TopicMissing
+from .errors import (
+    AxeError,
+    PositionConflict,
+    SourceUnavailable,
+    StoreBusy,
+    StoreUnavailable,
+    TooManyRejections,
+    TopicMissing,
+)
 from .event import RECORD_FORM, Decision, Failure, TopicPartition
 from .failpoints import failpoint
 from .flood import Flood
@@ -178,6 +186,8 @@ class Runner:
         match trouble:
             case None if isinstance(error, Directed | Interrupted):
                 self._let_go()
+            case TooManyRejections():
+                self._stand_by(trouble)
             case PositionConflict():
                 self._conflict = True
                 self._let_go()
@@ -239,9 +249,9 @@ class Runner:
         # With a full disk this succeeds, and the next batch does not: it is not running before that has.
         status = Status.WAITING if self._outage.is_on else Status.RUNNING
         held, log = self._adoption.adopt(status.value)
-        self._deaths.begin(after_death=self._adoption.follows_a_death)
         if self._adoption.follows_a_death:
-            self._log.warning("the worker before this one died, events are tried one at a time at first")
+            self._log.warning("the worker before this one took no leave, events are tried one at a time at first")
+            self._deaths.suspect()
         self._reading.hold(held)
         # A plugin's on_start may take minutes, and the source watches for topics made anew only from here on.
         if any(self._source.topic_id(topic) != known for topic, known in log.topic_ids.items() if known is not None):
@@ -361,6 +371,20 @@ class Runner:
             transaction.commit()
         self._presence.show(Status.PAUSED, error)
         self._let_go()
+
+    def _stand_by(self, trouble: TooManyRejections) -> None:
+        """Say what is stored already: the pause after too many rejections."""
+        self._presence.show(Status.PAUSED, str(trouble), stored=False)
+        what_to_do = f"mend the cause, then `axe resume {self.processor.name}`"
+        self._log.error("too many rejections, processor is paused", reason=str(trouble), what_to_do=what_to_do)
+        self._mirror()
+        self._let_go()
+        notify(
+            self.processor.hooks,
+            "on_error",
+            self._log,
+            failure=Failure(self.processor.name, None, trouble, 1, Decision.PAUSE),
+        )
 
     def _rest(self, pause_s: float) -> None:
         """Wait between two attempts, listening to what people set meanwhile."""

@@ -36,6 +36,7 @@ class Trial:
         if self._record != failed.record:
             self._record, self._attempt = failed.record, 0
         default = Decision(self._settings.on_failure)
+        is_first = self._attempt == 0
         if isinstance(failed.exception, WorkerDied):
             # It was tried often enough, and a retry would end this worker, too.
             self._attempt += failed.exception.deaths
@@ -49,7 +50,7 @@ class Trial:
         if decision is Decision.REJECT:
             trace = "".join(traceback.format_exception(failed.exception))
             self.sentence = Refused(failed.record, reason, trace, attempts=self._attempt)
-        if self._attempt == 1 or decision is not Decision.RETRY:
+        if is_first or decision is not Decision.RETRY:
             self._log.error(
                 "event failed",
                 at=str(failed.record),

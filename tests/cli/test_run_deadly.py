@@ -78,18 +78,46 @@ SLOW = COUNTER.replace('state["count"] =', 'time.sleep(0.4)\n            state["
 SLOWLY_DEADLY = DEADLY.format(die="time.sleep(0.1); os._exit(3)")
 
 
-def test_neighbours_in_the_same_process_are_not_blamed(project: Project) -> None:
+@pytest.mark.parametrize("deadly", [(0, 3), (5,)], ids=str)
+def test_neighbours_in_the_same_process_are_not_blamed(project: Project, deadly: tuple[int, ...]) -> None:
     """Who takes longer about an event than the other about dying would be in the middle of the same one each time."""
     project.configure('[host]\nworkers = "threads"\n[processors.counter]\non_failure = "reject"\n')
     project.install("another", SLOW)
     project.install("counter", SLOWLY_DEADLY)
-    project.publish("studies", *events(6, 0, 3))
+    project.publish("studies", *events(6, *deadly))
 
     done = project.axe("run", "--until-end")
 
     assert done.returncode == 0, done.stderr
-    assert letters(project) == [("counter", 0, 3), ("counter", 3, 3)]
+    assert letters(project) == [("counter", offset, 3) for offset in deadly]
     assert project.json("state", "another") == {"count": 6, "sum": sum(range(6))}
+    assert done.stderr.count("worker died, starting it again") <= 4 * len(deadly)
+
+
+def test_what_is_no_event_of_the_processor_is_not_counted_in_the_place_of_the_deadly_one(project: Project) -> None:
+    project.configure('[processors.counter]\non_failure = "reject"\ntopics = ["studies/wanted"]\n')
+    project.install("counter", DEADLY.format(die=WAYS["exit"]))
+    others = [{"type": "other"}] * 10
+    wanted = [{**event, "type": "wanted"} for event in events(3, 1)]
+    project.publish("studies", *others, wanted[0], *others, wanted[1], *others, wanted[2])
+
+    done = project.axe("run", "--until-end")
+
+    assert done.returncode == 0, done.stderr
+    assert project.json("state", "counter") == {"count": 2, "sum": 2}
+    assert letters(project) == [("counter", 21, 3)]
+    assert done.stderr.count("worker died, starting it again") <= 5
+
+
+def test_a_deadly_event_is_found_where_a_batch_is_meant_to_take_no_time(project: Project) -> None:
+    project.configure('[processors.counter]\non_failure = "reject"\nbatch = { time_s = 0 }\n')
+    project.install("counter", DEADLY.format(die=WAYS["exit"]))
+    project.publish("studies", *events(10, 7))
+
+    done = project.axe("run", "--until-end")
+
+    assert done.returncode == 0, done.stderr
+    assert letters(project) == [("counter", 7, 3)]
 
 
 def test_a_processor_stops_at_a_deadly_event_and_goes_on_there_once_it_is_mended(project: Project) -> None:
