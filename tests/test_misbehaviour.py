@@ -742,7 +742,7 @@ def test_a_reset_out_of_the_report_of_a_gap_counts(sqlite: Site) -> None:
 
 
 def test_new_partitions_are_found_while_there_is_work(sqlite: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("axe.runner._NEW_PARTITIONS_S", 0.05)
+    monkeypatch.setattr("axe.upkeep._NEW_PARTITIONS_S", 0.05)
     put(sqlite, *range(40))
     order: list[int] = []
 

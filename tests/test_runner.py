@@ -482,7 +482,7 @@ def test_an_event_that_ended_the_transaction_hides_no_failure_before_it(site: Si
 
 
 def test_new_partitions_are_picked_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("axe.runner._NEW_PARTITIONS_S", 0.1)
+    monkeypatch.setattr("axe.upkeep._NEW_PARTITIONS_S", 0.1)
     site.log.create_topic(site.topic, 1)
     site.log.append(site.topic, 1)
     with site.add(count):

@@ -77,10 +77,10 @@ class Handling:
 
     def _count(self, part: list[Item], refused: list[Refused], flood: Flood) -> TooManyRejections | None:
         """Count the events of a part in order; too many rejections are found out at a rejection."""
-        trouble = None
         if not refused:
             flood.add(len(part), rejected=False)
-            return trouble
+            return None
+        trouble = None
         reasons = {item.record: item.reason for item in refused}
         for item in part:
             reason = reasons.get(item.record)

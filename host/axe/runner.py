@@ -37,10 +37,9 @@ from .store import Store
 from .telling import told
 from .trial import Trial
 from .turns import Turn
+from .upkeep import LOOK_S, Upkeep
 
 _POLL_S = 0.25
-_LOOK_S = 1.0
-_NEW_PARTITIONS_S = 10.0
 
 
 class Runner:
@@ -92,13 +91,15 @@ class Runner:
             flood=Flood(self._settings.flood),
             worker=self._presence.worker,
         )
+        self._upkeep = Upkeep(
+            processor, self._log, store=store, source=source, reading=self._reading, batches=self._batches
+        )
         self._until_end = until_end
         self._retry_failed = retry_failed
         self._stop = threading.Event()
         self._finished = self._conflict = False
         self._turn_to_work: AbstractContextManager[None] = turn or nullcontext()
         self._outage = Outage(self._log)
-        self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
 
     # --- life
 
@@ -210,7 +211,7 @@ class Runner:
         if self._conflict and self._presence.is_lost():
             self._presence.show(Status.UNASSIGNED, "another worker has taken over")
             self._finished = self._until_end
-            self._stop.wait(_LOOK_S)
+            self._stop.wait(LOOK_S)
             return False
         self._conflict = False
         control = self._store.control()
@@ -227,7 +228,7 @@ class Runner:
         self._presence.show(status, control.last_error, stored=status is Status.PAUSED)
         self._finished = self._until_end
         self._presence.beat()
-        self._stop.wait(_LOOK_S / 2)
+        self._stop.wait(LOOK_S / 2)
         return False
 
     def _drain(self) -> None:
@@ -258,7 +259,7 @@ class Runner:
             raise Directed
         if self._until_end and not self.ends:
             self.ends = {at: bounds.end for at, bounds in log.bounds.items()}
-        self._counted_at = self._looked_at = time.monotonic()
+        self._upkeep.begin()
         if status is Status.RUNNING:
             self._presence.show(status)
         self._presence.beat()
@@ -287,23 +288,14 @@ class Runner:
             with self._turn_to_work:
                 failed = self._batches.process(records)
         if records:
-            self._mirror()
+            self._upkeep.mirror()
             if failed is not None:
                 self._decide(failed)
             elif self.status is Status.RETRYING and not self._trial.is_on:
                 self._presence.show(Status.RUNNING)
         got_on = failed is not None or self._batches.commits > commits or reading.has_reached_an_end
         reading.catch_up()
-        now = time.monotonic()
-        if not records:
-            self._quiet(now)
-        if now - self._counted_at > _NEW_PARTITIONS_S:
-            self._counted_at = now
-            self._count_partitions()
-        if now - self._moved_at > _LOOK_S:
-            self._moved_at = now
-            self._batches.move_only()
-            self._mirror()
+        self._upkeep.after_round(is_quiet=not records)
         self._presence.beat()
         if self._until_end and reading.held and reading.is_past(self.ends):
             self._finished = True
@@ -318,32 +310,6 @@ class Runner:
         if records:
             self._batches.stages.end("fetch")
         return records
-
-    def _quiet(self, now: float) -> None:
-        """Nothing to read: look whether somebody set something or took over."""
-        if now - self._looked_at <= _LOOK_S:
-            return
-        self._looked_at = now
-        obey(self._store.control())
-        rows = self._store.positions()
-        for at, held in self._reading.held.items():
-            row = rows.get(at)
-            if row is None or (row.epoch, row.owner) != (held.epoch, held.owner):
-                raise PositionConflict(str(at))
-        self._mirror()
-
-    def _count_partitions(self) -> None:
-        count = sum(len(self._source.partitions(topic)) for topic in self.processor.types)
-        if count > len(self._reading.held):
-            self._log.info("topic has new partitions", partitions=count)
-            self._batches.move_only()
-            self._let_go()
-
-    def _mirror(self) -> None:
-        now = time.monotonic()
-        if now - self._mirrored_at > _LOOK_S:
-            self._mirrored_at = now
-            self._source.mirror(self.positions, self._store.store_id)
 
     # --- trouble
 
@@ -377,22 +343,17 @@ class Runner:
         self._presence.show(Status.PAUSED, str(trouble), stored=False)
         what_to_do = f"mend the cause, then `axe resume {self.processor.name}`"
         self._log.error("too many rejections, processor is paused", reason=str(trouble), what_to_do=what_to_do)
-        self._mirror()
+        self._upkeep.mirror()
         self._let_go()
-        notify(
-            self.processor.hooks,
-            "on_error",
-            self._log,
-            failure=Failure(self.processor.name, None, trouble, 1, Decision.PAUSE),
-        )
+        failure = Failure(self.processor.name, None, trouble, 1, Decision.PAUSE)
+        notify(self.processor.hooks, "on_error", self._log, failure=failure)
 
     def _rest(self, pause_s: float) -> None:
         """Wait between two attempts, listening to what people set meanwhile."""
         deadline = time.monotonic() + pause_s
-        while (left := deadline - time.monotonic()) > 0 and not self._stop.wait(min(left, _LOOK_S)):
-            now = time.monotonic()
-            if left > _LOOK_S:
-                self._quiet(now)
+        while (left := deadline - time.monotonic()) > 0 and not self._stop.wait(min(left, LOOK_S)):
+            if left > LOOK_S:
+                self._upkeep.look()
             self._presence.beat()
 
     def _fail(self, reason: str, failure: Failure | None) -> None:
@@ -415,7 +376,7 @@ class Runner:
         self._presence.show(Status.FAILED, reason, unless_directed=was_reading)
         self._finished = self._until_end or not self._presence.is_open
         if not self._finished:
-            self._stop.wait(_LOOK_S)
+            self._stop.wait(LOOK_S)
 
     def _wait_for(self, error: AxeError) -> None:
         """Something is away: say so once, and try again with growing pauses."""

@@ -36,6 +36,24 @@ COUNTER = """
     """
 
 
+# To be gone on with, in the event's method or after it.
+COUNTING = """
+    import os
+    import pathlib
+    import signal
+    import time
+
+    import axe
+
+    class Counter:
+        topics = ("studies",)
+
+        @axe.hookimpl
+        def on_event(self, event, state):
+            state["count"] = state.get("count", 0) + 1
+"""
+
+
 def wait_for(condition: Callable[[], T], what: str, seconds: float = 20) -> T:
     """Wait until something is there, and return it."""
     deadline = time.monotonic() + seconds

@@ -6,25 +6,16 @@ from typing import Any
 
 import pytest
 
-from .conftest import Project
+from .conftest import COUNTING, Project
 
-DEADLY = """
-    import os
-    import signal
-    import time
-
-    import axe
-
-    class Counter:
-        topics = ("studies",)
-
-        @axe.hookimpl
-        def on_event(self, event, state):
-            state["count"] = state.get("count", 0) + 1
+DEADLY = (
+    COUNTING
+    + """\
             state["sum"] = state.get("sum", 0) + event.value["n"]
             if event.value.get("deadly"):
                 {die}
-    """
+"""
+)
 WAYS = {
     "exit": "os._exit(3)",
     "signal": "os.kill(os.getpid(), signal.SIGKILL)",

@@ -7,26 +7,17 @@ import re
 import subprocess
 import sys
 
-from .conftest import Project, wait_for
+from .conftest import COUNTING, Project, wait_for
 
-DEADLY = """
-    import os
-    import time
-
-    import axe
-
-    class Counter:
-        topics = ("studies",)
-
-        @axe.hookimpl
-        def on_event(self, event, state):
-            state["count"] = state.get("count", 0) + 1
-
+DEADLY = (
+    COUNTING
+    + """
         @axe.hookimpl
         def on_commit(self):
             time.sleep(0.06)
             os.kill(os.getpid(), 9)
-    """
+"""
+)
 
 
 def pauses(stderr: str) -> list[float]:
@@ -73,25 +64,17 @@ def test_a_worker_that_dies_before_it_did_anything_waits_longer_each_time(projec
     assert found[:3] == [0.1, 0.2, 0.4]
 
 
-STUCK_ONCE = """
-    import pathlib
-    import time
-
-    import axe
-
-    class Counter:
-        topics = ("studies",)
-
-        @axe.hookimpl
-        def on_event(self, event, state):
-            state["count"] = state.get("count", 0) + 1
+STUCK_ONCE = (
+    COUNTING
+    + """\
             if event.offset == 1 and not pathlib.Path("stuck").exists():
                 pathlib.Path("stuck").touch()
                 self.wait()
 
         def wait(self):
             time.sleep(60)
-    """
+"""
+)
 
 
 def test_a_handler_that_is_stuck_is_named_by_its_place_and_its_worker_starts_again(project: Project) -> None:

@@ -26,6 +26,7 @@ from .kafka_client import (
     trouble,
 )
 from .kafka_mirror import Mirror
+from .kafka_slices import SLICE_EVENTS, Slices
 from .kafka_topics import TopicWatch
 
 log = get_logger()
@@ -38,11 +39,6 @@ PROBE_TIMEOUT_S = 1.0
 _LATEST, _EARLIEST = -1, -2
 # Each cluster has it; asking for one topic's metadata is cheap where asking for all is not.
 _ANY_TOPIC = "__consumer_offsets"
-_SLICE_EVENTS = 1000
-# The size of records is not known yet; a slice of the usual length could be gigabytes.
-_FIRST_SLICE_EVENTS = 16
-# One key in so many is measured: keys are as long as one another, and looking at each costs a tenth of decoding.
-_KEYS_APART = 16
 
 
 class KafkaSource:
@@ -73,7 +69,7 @@ class KafkaSource:
         self._failures = Failures()
         self._held: list[Message] = []
         self._assigned: dict[TopicPartition, int] = {}
-        self._mean_size = 0.0
+        self._slices = Slices()
         settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
         try:
             self._consumer = Consumer(
@@ -185,7 +181,7 @@ class KafkaSource:
         still so comes again, for the client begins anew with each assignment.
         """
         self._held.clear()
-        while self._consumer.consume(_SLICE_EVENTS, 0):
+        while self._consumer.consume(SLICE_EVENTS, 0):
             pass
 
     def fetch(self, *, events: int, size: int, timeout_s: float) -> Fetched:
@@ -207,8 +203,8 @@ class KafkaSource:
             if any(map(Message.error, messages)):
                 messages = self._without_ends(messages, reached)
             taken += messages
-            size -= self._size(messages)
-            if (wanted := self._next_slice(events - len(taken), size)) < 1:
+            size -= self._slices.size(messages)
+            if (wanted := self._slices.next(events - len(taken), size)) < 1:
                 break
             try:
                 messages = self._consumer.consume(wanted, 0)
@@ -219,17 +215,6 @@ class KafkaSource:
         self._topics.check()
         return Fetched(taken, reached)
 
-    def _size(self, messages: list[Message]) -> int:
-        """Add up the bytes of keys and values, of keys about; the length of a message is that of its value."""
-        if not messages:
-            return 0
-        some = messages[::_KEYS_APART]
-        keys = sum(map(len, filter(None, map(Message.key, some)))) * len(messages) // len(some)
-        size = sum(map(len, messages)) + keys
-        mean = size / len(messages)
-        self._mean_size = mean if self._mean_size == 0.0 else (self._mean_size + mean) / 2
-        return size
-
     def _without_ends(self, messages: list[Message], reached: dict[TopicPartition, int]) -> list[Message]:
         """Take out what is no record: ends are noted, errors raised."""
         records = []
@@ -239,13 +224,6 @@ class KafkaSource:
             else:
                 self._note_end(message, error, reached)
         return records
-
-    def _next_slice(self, events: int, size: int) -> int:
-        if events < 1 or size < 1:
-            return 0
-        if self._mean_size == 0.0:
-            return min(events, _FIRST_SLICE_EVENTS)
-        return min(events, _SLICE_EVENTS, max(1, int(size / max(self._mean_size, 1.0))))
 
     def _note_end(self, message: Message, error: KafkaError, reached: dict[TopicPartition, int]) -> None:
         topic, partition, offset = message.topic(), message.partition(), message.offset()
