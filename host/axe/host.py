@@ -19,17 +19,16 @@ import msgspec
 from .config import NAME, Config, did_you_mean, masked_url, tls_warnings
 from .discovery import PLUGINS, Found, FoundStatus, discover
 from .errors import ConfigError, StoreUnavailable
+from .fork_server import start_fork_server
 from .log import get_logger
 from .places import Places, PluginPlace, all_built_in
 from .plugins import Plugins, unknown_picks, uses
 from .probe import Probed, probe, seen
-from .process import WorkerProcess, start_fork_server
+from .process import WorkerProcess
 from .rows import Rows
 from .services import Services
 from .store import Place
 from .supervision import Group, Supervisor
-
-__all__ = ["Host", "HostResult", "start_fork_server"]
 
 _TICK_S = 0.2
 

@@ -8,28 +8,17 @@ import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from multiprocessing import connection, forkserver, resource_tracker
-from multiprocessing.context import ForkServerContext
+from multiprocessing import connection
 from typing import Any
 
 from .config import Config
 from .discovery import Found
+from .fork_server import signals_blocked, start_fork_server
 from .plugins import Plugins
 
 _REAPED_S = 1.0
 # What multiprocessing says when the fork server is gone, which alone knows.
 _UNKNOWN_CODE = 255
-
-
-def start_fork_server() -> ForkServerContext:
-    """Start what workers come from, once; it imports the libraries while its caller goes on."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["axe.preload"])
-    # By itself, for it unblocks the signals that the next line blocks.
-    resource_tracker.ensure_running()
-    with _signals_blocked():
-        forkserver.ensure_running()
-    return context
 
 
 class WorkerProcess:
@@ -53,7 +42,7 @@ class WorkerProcess:
             args=(list(members), plugins, config, theirs),
             kwargs={"until_end": until_end, "debug": debug},
         )
-        with _no_main(), _signals_blocked():
+        with _no_main(), signals_blocked():
             self._process.start()
         theirs.close()
         self._line: connection.Connection | None = ours
@@ -120,20 +109,6 @@ class WorkerProcess:
         if self._line is not None:
             self._line.close()
             self._line = None
-
-
-@contextmanager
-def _signals_blocked() -> Iterator[None]:
-    """Let a process that is started here live on when a signal reaches everything at once.
-
-    `kill -- -PGID`, `timeout` and systemd send SIGTERM to the fork server, too, and with it would go what is known
-    of the workers. A blocked signal stays blocked in what a process starts; workers let it through again.
-    """
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -45,10 +45,12 @@ def run(
     session: Session = ctx.obj
     session.guard_stdout()
 
-    from ..host import Host, start_fork_server
-
     # Two processes import the libraries, and this way at the same time.
+    from ..fork_server import start_fork_server
+
     start_fork_server()
+    from ..host import Host
+
     names = _runnable(session, only or [])
     with _progress(session, shown=until_end) as on_progress:
         host = Host(

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import PositionConflict
 from ..event import TopicPartition
 from . import tables
 from .compiled import Compiled
 from .protocol import StoredPosition
+from .upsert import insert_or_update
 
 _at = tables.offsets.c
 _SELECT = select(_at.topic, _at.partition, _at.position, _at.epoch, _at.owner, _at.topic_id, _at.event_at)
@@ -111,8 +111,9 @@ def move_by_hand(
 
 def _make(connection: Connection, at: TopicPartition, values: dict[str, Any], *, meanwhile: dict[str, Any]) -> None:
     """Make a row, or change it: another transaction may make it at this moment, and commit before us."""
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    made: Any = insert(tables.offsets).values(topic=at.topic, partition=at.partition, **values)
+    made = insert_or_update(connection.dialect.name, tables.offsets).values(
+        topic=at.topic, partition=at.partition, **values
+    )
     connection.execute(made.on_conflict_do_update(index_elements=["topic", "partition"], set_=meanwhile))
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import bindparam, delete, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ..errors import StateError
 from . import tables
 from .compiled import Compiled
+from .upsert import insert_or_update
 
 _SAFE = (str, bool, type(None))
 _NO_JSON = (TypeError, ValueError, OverflowError, RecursionError, msgspec.MsgspecError)
@@ -59,8 +59,7 @@ def _no_value(key: str, value: Any) -> StateError:
 
 
 def _upsert(dialect: str) -> Any:
-    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    upsert: Any = insert(tables.values)
+    upsert = insert_or_update(dialect, tables.values)
     upsert = upsert.on_conflict_do_update(index_elements=["key"], set_={"value": upsert.excluded.value})
     return upsert.values(key=bindparam("key"), value=bindparam("value"))
 
