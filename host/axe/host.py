@@ -6,6 +6,7 @@ It imports no processor and holds no consumer; ``axe.plugins`` packages with a `
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -31,6 +32,8 @@ from .store import Place
 from .supervision import Group, Supervisor
 
 _TICK_S = 0.2
+# Words of workers, their ends and signals are heard at once in any case.
+_QUIET_TICK_S = 1.0
 
 Progress = Callable[[list[dict[str, Any]]], None]
 
@@ -69,6 +72,8 @@ class Host:
         self._check_topics()
 
         self._signals, self._again = 0, False
+        # Waiting begins anew after a signal: what ends it is something to read.
+        self._signalled_at, self._signals_to = multiprocessing.Pipe(duplex=False)
         self._found = found = discover(config)
         self._plugins, self._probed = self._looked_at(found.plugins)
         self._places = Places(config, lambda: self._plugins)
@@ -203,7 +208,8 @@ class Host:
 
     def _main_loop(self) -> None:
         while self._signals == 0 and (self._services.are_probed or self._supervisor.is_busy):
-            self._supervisor.tend(_TICK_S)
+            hurried = self._on_progress is not None or self._services.are_probed or self._supervisor.is_unsettled
+            self._supervisor.tend(_TICK_S if hurried else _QUIET_TICK_S, wake=self._signalled_at)
             self._services.hear()
             if self._on_progress is not None:
                 self._on_progress(self._rows.processors)
@@ -215,10 +221,11 @@ class Host:
 
     def _signalled(self, *_: object) -> None:
         self._signals += 1
+        self._signals_to.send_bytes(b"!")
 
     def _hung_up(self, *_: object) -> None:
         self._again = True
-        self._signals += 1
+        self._signalled()
 
     # --- workers
 

@@ -40,6 +40,8 @@ from .turns import Turn
 from .upkeep import LOOK_S, Upkeep
 
 _POLL_S = 0.25
+# Most of what an idle processor costs is waking up.
+_QUIET_POLL_S = 0.5
 
 
 class Runner:
@@ -97,7 +99,7 @@ class Runner:
         self._until_end = until_end
         self._retry_failed = retry_failed
         self._stop = threading.Event()
-        self._finished = self._conflict = False
+        self._finished = self._conflict = self._is_quiet = False
         self._turn_to_work: AbstractContextManager[None] = turn or nullcontext()
         self._outage = Outage(self._log)
 
@@ -279,14 +281,16 @@ class Runner:
         still connecting, nor with records that only moved the position in memory.
         """
         reading, commits = self._reading, self._batches.commits
-        failed = None
-        with self._turn_to_work:
-            # What is there is fetched within the turn, or another core would fill its caches with it.
-            if records := self._take(timeout_s=0):
-                failed = self._batches.process(records)
-        if not records and (records := self._take(timeout_s=_POLL_S)):
+        records, failed = [], None
+        if not self._is_quiet:
+            with self._turn_to_work:
+                # What is there is fetched within the turn, or another core would fill its caches with it.
+                if records := self._take(timeout_s=0):
+                    failed = self._batches.process(records)
+        if not records and (records := self._take(timeout_s=_QUIET_POLL_S if self._is_quiet else _POLL_S)):
             with self._turn_to_work:
                 failed = self._batches.process(records)
+        self._is_quiet = not records
         if records:
             self._upkeep.mirror()
             if failed is not None:
@@ -295,7 +299,7 @@ class Runner:
                 self._presence.show(Status.RUNNING)
         got_on = failed is not None or self._batches.commits > commits or reading.has_reached_an_end
         reading.catch_up()
-        self._upkeep.after_round(is_quiet=not records)
+        self._upkeep.after_round(is_quiet=self._is_quiet)
         self._presence.beat()
         if self._until_end and reading.held and reading.is_past(self.ends):
             self._finished = True

@@ -115,14 +115,22 @@ class Supervisor:
         """Whether there is a worker, or will be one again."""
         return any(group.worker is not None or group.restart_at for group in self._groups)
 
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether something is due that nobody tells: a restart, or the end of an import that takes too long."""
+        return any(group.restart_at is not None or group.importing is not None for group in self._groups)
+
     def start(self) -> None:
         """Start a worker for each group."""
         for group in self._groups:
             self._start(group)
 
-    def tend(self, timeout_s: float) -> None:
-        """Hear what workers say within this time, and see to those that ended, hang in an import, or are due."""
-        self._listen(timeout_s)
+    def tend(self, timeout_s: float, *, wake: connection.Connection) -> None:
+        """Hear what workers say within this time, and see to those that ended, hang in an import, or are due.
+
+        Something to read from ``wake`` ends the waiting.
+        """
+        self._listen(timeout_s, wake)
         for group in self._groups:
             self._tend(group)
 
@@ -147,9 +155,9 @@ class Supervisor:
     def _start(self, group: Group) -> None:
         group.worker, group.restart_at = self._launch(group.members), None
 
-    def _listen(self, timeout_s: float) -> None:
+    def _listen(self, timeout_s: float, *others: connection.Connection) -> None:
         workers = [group.worker for group in self._groups if group.worker is not None]
-        connection.wait([sign for worker in workers for sign in worker.signs], timeout=timeout_s)
+        connection.wait([*(sign for worker in workers for sign in worker.signs), *others], timeout=timeout_s)
         for group in self._groups:
             self._drain(group)
 

@@ -9,7 +9,6 @@ from typing import Any, NoReturn
 from sqlalchemy import Connection, Engine
 
 from ..errors import StateError, StoreError
-from .compiled import Compiled
 
 
 class StateConnection(Connection):
@@ -106,29 +105,3 @@ def snapshot(engine: Engine | None, trouble: Callable[[BaseException], StoreErro
         if (known := trouble(error)) is not None:
             raise known from error
         raise
-
-
-def glance(
-    engine: Engine | None, statement: Compiled, trouble: Callable[[BaseException], StoreError | None]
-) -> list[Any]:
-    """Return the rows of one statement that only reads, and so is its own snapshot.
-
-    A connection of SQLAlchemy and its transaction cost several times what the driver's take, and every idle processor
-    looks each second.
-    """
-    assert engine is not None
-    try:
-        pooled = engine.raw_connection()
-        try:
-            rows: list[Any] = statement.run(pooled.cursor(), engine.dialect).fetchall()
-        except BaseException:
-            # SQLAlchemy would look whether it can be used again.
-            pooled.invalidate()
-            raise
-        finally:
-            pooled.close()
-    except Exception as error:
-        if (known := trouble(error)) is not None:
-            raise known from error
-        raise
-    return rows

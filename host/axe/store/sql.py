@@ -6,11 +6,12 @@ import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, inspect, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, inspect, select, update
 
 from ..errors import StoreCorrupt, StoreError, StoreForeign, StoreFormat, StoreMissing
 from ..event import TopicPartition
 from . import tables
+from .compiled import Compiled
 from .control import CONTROL, to_control
 from .database import Database
 from .positions import POSITIONS, to_positions
@@ -18,6 +19,11 @@ from .protocol import ALIVE_S, Control, StoredPosition
 from .text import clean
 from .transaction import Transaction
 from .value_cache import ValueCache
+
+# Every few seconds of every processor, however quiet it is.
+_LEAVE_ALL = Compiled(delete(tables.workers))
+_LEAVE = Compiled(delete(tables.workers).where(tables.workers.c.worker == bindparam("worker_")))
+_ARRIVE = Compiled(insert(tables.workers).values({one.name: bindparam(one.name) for one in tables.workers.c}))
 
 
 class Store:
@@ -179,16 +185,18 @@ class Store:
     def heartbeat(self, worker: str, host: str, pid: int, status: str, *, alone: bool) -> None:
         """Write that a worker is there; ``alone`` removes what dead workers left."""
         with self.begin() as transaction:
-            stale = delete(tables.workers)
-            transaction.connection.execute(stale if alone else stale.where(tables.workers.c.worker == worker))
+            if alone:
+                transaction.run(_LEAVE_ALL)
+            else:
+                transaction.run(_LEAVE, worker_=worker)
             row = {"worker": worker, "host": host, "pid": pid, "status": status, "heartbeat_at": tables.timestamp()}
-            transaction.connection.execute(insert(tables.workers).values(row))
+            transaction.run(_ARRIVE, **row)
             transaction.commit()
 
     def leave(self, worker: str) -> None:
         """Take a worker's row out."""
         with self.begin() as transaction:
-            transaction.connection.execute(delete(tables.workers).where(tables.workers.c.worker == worker))
+            transaction.run(_LEAVE, worker_=worker)
             transaction.commit()
 
     def trouble(self, error: BaseException) -> StoreError | None:

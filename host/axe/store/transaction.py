@@ -87,7 +87,7 @@ class Transaction:
 
     def control(self) -> Control:
         """Read what people have set; it cannot change before the end of this transaction on SQLite."""
-        return to_control(self._run(CONTROL).fetchone())
+        return to_control(self.run(CONTROL).fetchone())
 
     def take_over(
         self, starts: Mapping[TopicPartition, int], topic_ids: Mapping[str, str | None], owner: str
@@ -117,7 +117,7 @@ class Transaction:
                 "owner_": owner,
             }
             given |= {"to": move.position, "event_at_": move.event_at, "now": now}
-            if self._run(ADVANCE, **given).rowcount != 1:
+            if self.run(ADVANCE, **given).rowcount != 1:
                 message = f"the position of {at} is no longer {seen} of epoch {move.epoch}"
                 raise PositionConflict(message)
             self._moved[at] = move
@@ -223,7 +223,8 @@ class Transaction:
         assert self._connection is not None
         return self._database.hurt(self._connection, error)
 
-    def _run(self, statement: Compiled, **given: Any) -> Any:
+    def run(self, statement: Compiled, **given: Any) -> Any:
+        """Run a statement of the host on the driver's own cursor, which is returned; the next one uses it again."""
         connection = self.connection
         if self._cursor is None:
             self._cursor = connection.connection.cursor()
@@ -266,7 +267,7 @@ class Transaction:
             self._state.write()
             met = self._state.end()
         if self._moved:
-            stored = to_positions(self._run(POSITIONS))
+            stored = to_positions(self.run(POSITIONS))
             for at, move in self._moved.items():
                 row = stored.get(at)
                 if row is None or (row.position, row.epoch, row.owner) != (move.position, move.epoch, self._owner):

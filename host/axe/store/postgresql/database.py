@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Engine
 
 from ...errors import CommitRefused, StoreError, StoreMissing
 from ..compiled import Compiled
-from ..connection import StateConnection, concluded, glance, snapshot, throw_away
+from ..connection import StateConnection, concluded, snapshot, throw_away
 from .engine import loss, make_engine
 from .guard import GUARD, HandlerCursor
 from .register import Register, schema_name, take_turns
@@ -170,8 +170,24 @@ class PostgresDatabase:
         return snapshot(self._reading, self.trouble)
 
     def glance(self, statement: Compiled) -> list[Any]:
-        """Read with the driver's own cursor."""
-        return glance(self._reading, statement, self.trouble)
+        """Read with the driver's own cursor: each statement is its own snapshot."""
+        engine = self._reading
+        assert engine is not None
+        try:
+            pooled = engine.raw_connection()
+            try:
+                rows: list[Any] = statement.run(pooled.cursor(), engine.dialect).fetchall()
+            except BaseException:
+                # SQLAlchemy would look whether it can be used again.
+                pooled.invalidate()
+                raise
+            finally:
+                pooled.close()
+        except Exception as error:
+            if (known := self.trouble(error)) is not None:
+                raise known from error
+            raise
+        return rows
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what the catalogue lists beside our own."""

@@ -15,7 +15,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 
 from ...errors import CommitRefused, StoreBusy, StoreCorrupt, StoreError, StoreMissing, StoreUnavailable
 from ..compiled import Compiled
-from ..connection import StateConnection, concluded, glance, snapshot, throw_away
+from ..connection import StateConnection, concluded, snapshot, throw_away
 from . import locks
 from .files import make_folder, unavailable
 from .guard import HandlerCursor, guarded, in_transaction, was_used
@@ -33,6 +33,7 @@ class SqliteDatabase:
         self._uri = f"file:{quote(str(self.path))}"
         self._writing: Engine | None = None
         self._reading: Engine | None = None
+        self._glancing: sqlite3.Connection | None = None
         self._connection: StateConnection | None = None
         self._driver: sqlite3.Connection | None = None
         self._lock: locks.WriterLock | None = None
@@ -199,8 +200,26 @@ class SqliteDatabase:
         return snapshot(self._reading, self.trouble)
 
     def glance(self, statement: Compiled) -> list[Any]:
-        """Read with the driver's own cursor."""
-        return glance(self._reading, statement, self.trouble)
+        """Read on a connection of the driver that is kept for this: each statement is its own snapshot.
+
+        A connection of SQLAlchemy costs several times the statement, and every idle processor looks each second.
+        """
+        assert self._reading is not None
+        try:
+            if self._glancing is None:
+                self._glancing = self._reader()
+            rows: list[Any] = statement.run(self._glancing.cursor(), self._reading.dialect).fetchall()
+        except Exception as error:
+            self._look_away()
+            if (known := self.trouble(error)) is not None:
+                raise known from error
+            raise
+        return rows
+
+    def _look_away(self) -> None:
+        glancing, self._glancing = self._glancing, None
+        if glancing is not None:
+            glancing.close()
 
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what sqlite_master lists beside our own."""
@@ -244,6 +263,7 @@ class SqliteDatabase:
 
     def close(self) -> None:
         """Close what writes under the lock: the last connection to close writes a checkpoint."""
+        self._look_away()
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.dispose()
