@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from .config import ProcessorConfig, parse_start
 from .errors import AxeError, PluginError
 from .event import TopicPartition
-from .fit import Log, misfits
+from .fit import Cure, Log, cure, misfits, policy
+from .operations import as_audited
 from .processor import Processor, Status
 from .sources import Source
 from .store import Control, Store, StoredPosition, Transaction
@@ -72,9 +73,9 @@ class Adoption:
         stored = self._store.positions()
         there = {row["worker"] for row in self._store.workers()} - {self._worker}
         self.follows_a_death = any(row.owner in there for row in stored.values())
-        for misfit in misfits(processor.name, processor.version, self._store.control(), stored, log):
-            # Going on would lose or repeat events in silence.
-            raise misfit
+        found = misfits(processor.name, processor.version, self._store.control(), stored, log)
+        # Going on without a decision would lose or repeat events in silence.
+        decided = cure(found, self._settings.on_misfit, stored, log)
         starts = {at: self._start(at, stored, log) for at in log.bounds}
         with self._store.begin() as transaction:
             held = transaction.take_over(starts, log.topic_ids, self._worker)
@@ -82,8 +83,16 @@ class Adoption:
             control = transaction.control()
             if control.paused:
                 raise Directed
+            pending = control.pending
+            if decided is not None:
+                if any(held[at].position != row.position for at, row in stored.items() if at in held):
+                    # Somebody has moved it since we looked.
+                    raise Directed
+                self._apply(decided, transaction)
+                pending = "wipe" if decided.action == "rebuild" else pending
+                held = transaction.take_over(starts, log.topic_ids, self._worker)
             with transaction.plugin_code():
-                self._run_pending(transaction, control.pending)
+                self._run_pending(transaction, pending)
             cluster_id = log.cluster_id or control.cluster_id
             transaction.adopted(version=processor.version, cluster_id=cluster_id, status=status)
             if control.status == Status.WAITING.value and status != Status.WAITING.value:
@@ -94,6 +103,21 @@ class Adoption:
         self._store.renew()
         self.has_begun = True
         return held, log
+
+    def goes_on_after(self, error: BaseException) -> bool:
+        """Tell whether the configuration knows better than to stop at this, with the next adoption."""
+        return policy(type(error), self._settings.on_misfit) != "halt"
+
+    def _apply(self, decided: Cure, transaction: Transaction) -> None:
+        """Move to where the configuration says, and leave word of what is left out."""
+        self._log.warning(
+            "positions do not fit the log, going on as configured", on_misfit=decided.action, reason=decided.reason
+        )
+        before, _ = transaction.move_by_hand(decided.targets)
+        if decided.action == "rebuild":
+            transaction.wipe()
+        shown = as_audited(before), as_audited(decided.targets)
+        transaction.audit("axe", decided.action, decided.reason, *shown)
 
     def _run_pending(self, transaction: Transaction, pending: str | None) -> None:
         hook, state = self._processor.hooks.hook, transaction.state

@@ -154,7 +154,7 @@ def reset(
         if wipe:
             transaction.wipe()
         action = "reset and wipe" if wipe else "reset"
-        transaction.audit(_who(), action, reason, _shown(before), _shown(targets))
+        transaction.audit(_who(), action, reason, as_audited(before), as_audited(targets))
         transaction.commit()
     return before
 
@@ -190,5 +190,6 @@ def _who() -> str:
         return "unknown"
 
 
-def _shown(positions: Mapping[TopicPartition, int | None]) -> dict[str, int | None]:
+def as_audited(positions: Mapping[TopicPartition, int | None]) -> dict[str, int | None]:
+    """Write positions as the rows of ``axe_audit`` hold them."""
     return {str(at): position for at, position in positions.items()}

@@ -191,6 +191,10 @@ class Runner:
                 self._let_go()
             case TooManyRejections():
                 self._stand_by(trouble)
+            case AxeError() if self._adoption.goes_on_after(trouble):
+                # The log may be another one from here on.
+                self.ends = {}
+                self._let_go()
             case PositionConflict():
                 self._conflict = True
                 self._let_go()

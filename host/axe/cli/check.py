@@ -10,6 +10,7 @@ from ..errors import AxeError, ConfigError, PluginError, SourceUnavailable
 from .session import Session, table
 
 if TYPE_CHECKING:
+    from ..config import MisfitConfig
     from ..sources import Source
     from ..store import Control, Store
 
@@ -184,14 +185,17 @@ def _of_store(session: Session, name: str, version: int | None, source: Source |
                 findings.append(Finding(f"state of {name}", _PROBLEM, said))
             elif control.paused:
                 findings.append(Finding(f"state of {name}", _NOTE, f"paused; `axe resume {name}` lets it go on"))
-            return findings + _of_positions(store, control, version, source)
+            settings = session.config.processor(name).on_misfit
+            return findings + _of_positions(store, control, version, source, settings)
     except AxeError as error:
         return [Finding(subject, _PROBLEM, str(error))]
 
 
-def _of_positions(store: Store, control: Control, version: int | None, source: Source | None) -> list[Finding]:
+def _of_positions(
+    store: Store, control: Control, version: int | None, source: Source | None, settings: MisfitConfig
+) -> list[Finding]:
     """Hold the stored positions against the log, as a worker does at its start."""
-    from ..fit import Log, misfits
+    from ..fit import Log, misfits, policy
 
     subject, stored = f"positions of {store.processor}", store.positions()
     if not stored:
@@ -208,7 +212,12 @@ def _of_positions(store: Store, control: Control, version: int | None, source: S
             log = Log(asked.cluster_id, log.topic_ids | asked.topic_ids, log.bounds | asked.bounds)
             gone = sorted(str(at) for at in stored if at.topic == topic and at not in asked.bounds)
             wrong += [f"{at} is no longer there" for at in gone]
-    wrong += [str(misfit) for misfit in misfits(store.processor, version, control, stored, log)]
-    if not wrong and source is not None:
+    notes = []
+    for misfit in misfits(store.processor, version, control, stored, log):
+        if (decided := policy(misfit.kind, settings)) == "halt":
+            wrong.append(str(misfit.error))
+        else:
+            notes.append(Finding(subject, _NOTE, f"{misfit.what}; on_misfit says {decided}"))
+    if not (wrong or notes) and source is not None:
         return [Finding(subject, _OK, f"{len(stored)} within the log")]
-    return [Finding(subject, _PROBLEM, said) for said in wrong]
+    return [*(Finding(subject, _PROBLEM, said) for said in wrong), *notes]

@@ -59,6 +59,16 @@ class FloodConfig(msgspec.Struct, frozen=True, kw_only=True):
     events: _Count = 100
 
 
+class MisfitConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`on_misfit`: what to do where the stored positions do not fit the log, or the state the processor."""
+
+    behind_retention: Literal["halt", "skip", "rebuild"] = "halt"
+    beyond_end: Literal["halt", "skip", "rebuild"] = "halt"
+    topic_recreated: Literal["halt", "skip", "rebuild"] = "halt"
+    cluster_changed: Literal["halt", "rebuild"] = "halt"
+    version_changed: Literal["halt", "rebuild"] = "halt"
+
+
 class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`[processors.NAME]`: what one processor reads, where its state lies, what a failure means."""
 
@@ -75,6 +85,7 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     backoff_s: tuple[_Seconds, _Seconds] = (0.1, 30)
     batch: BatchConfig = BatchConfig()
     flood: FloodConfig = FloodConfig()
+    on_misfit: MisfitConfig = MisfitConfig()
     plugins: tuple[str, ...] | None = None
     settings: dict[str, Any] = {}
 
