@@ -37,13 +37,26 @@ def runs_at(frame: FrameType) -> str | None:
     return _innermost(traceback.extract_stack(frame, limit=_DEEPEST))
 
 
+def stack_at(frame: FrameType) -> str:
+    """Name every call that a thread is in, from the plugin's first one to the innermost."""
+    frames = traceback.extract_stack(frame, limit=_DEEPEST)
+    return " > ".join(map(_place, _called_by_us(frames) or frames))
+
+
 def _innermost(frames: traceback.StackSummary) -> str | None:
     if not frames:
         return None
-    ours = [frame.filename.startswith(_OURS) for frame in frames]
-    called = frames[ours.index(True) :] if True in ours else frames
-    theirs = [frame for frame in called if not frame.filename.startswith(_OURS)]
+    theirs = _called_by_us(frames)
     # Not in a library that the plugin called: its author looks into the plugin first.
     place = [frame for frame in theirs if Path(frame.filename).parent == Path(theirs[0].filename).parent] or frames
-    last = place[-1]
-    return f"{'/'.join(Path(last.filename).parts[-2:])}:{last.lineno} in {last.name}"
+    return _place(place[-1])
+
+
+def _called_by_us(frames: traceback.StackSummary) -> list[traceback.FrameSummary]:
+    ours = [frame.filename.startswith(_OURS) for frame in frames]
+    called = frames[ours.index(True) :] if True in ours else frames
+    return [frame for frame in called if not frame.filename.startswith(_OURS)]
+
+
+def _place(frame: traceback.FrameSummary) -> str:
+    return f"{'/'.join(Path(frame.filename).parts[-2:])}:{frame.lineno} in {frame.name}"

@@ -25,7 +25,7 @@ from .places import Places
 from .plugins import Plugins, uses
 from .processor import Processor, Status
 from .runner import Runner
-from .telling import runs_at
+from .telling import runs_at, stack_at
 
 T = TypeVar("T")
 
@@ -265,6 +265,7 @@ class _Worker:
                 handler_timeout_s=limit,
                 at_or_behind=positions,
                 where=None if frame is None else runs_at(frame),
+                calls=None if frame is None else stack_at(frame),
             )
             if self._debug:
                 faulthandler.dump_traceback(sys.stderr)

@@ -88,6 +88,7 @@ def test_a_handler_that_is_stuck_is_named_by_its_place_and_its_worker_starts_aga
     [line] = [line for line in done.stderr.splitlines() if "handler takes too long" in line]
     assert "studies[0]@" in line
     assert re.search(r"where='?\S*m_\w+\.py:\d+ in wait", line)
+    assert re.search(r"calls='\S*m_\w+\.py:\d+ in on_event > \S*m_\w+\.py:\d+ in wait", line)
     assert "Thread 0x" not in done.stderr
     assert project.json("state", "counter") == {"count": 3}
 
