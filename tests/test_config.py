@@ -297,6 +297,8 @@ def test_loading_leaves_the_mapping_as_it_was() -> None:
         ({"topics": {"a.b": {"decoder": []}}}, 'topics."a.b".decoder', "decode"),
         ({"processors": {"study-counter": {"retrys": 1}}}, "processors.study-counter.retrys", "retries"),
         ({"processors": {"a": {"batch": {"event": 1}}}}, "processors.a.batch.event", "events"),
+        ({"processors": {"a": {"flood": {"shar": 1}}}}, "processors.a.flood.shar", "share"),
+        ({"processors": {"a": {"on_misfit": {"beyond": "skip"}}}}, "processors.a.on_misfit.beyond", "beyond_end"),
         ({"log": {"levle": 1}}, "log.levle", "level"),
     ],
 )
@@ -351,6 +353,15 @@ def test_an_unknown_setting_that_is_near_to_none_lists_what_is_known(key: str) -
         ({"processors": {"a": {"backoff_s": [9, 1]}}}, "expected the shorter pause first"),
         ({"processors": {"a": {"batch": 5}}}, "processors.a.batch: expected a table, got a number"),
         ({"processors": {"a": {"batch": {"events": 0}}}}, "processors.a.batch.events: expected a whole number"),
+        (
+            {"processors": {"a": {"flood": {"share": 2}}}},
+            "processors.a.flood.share: expected a number above 0, at most 1",
+        ),
+        ({"processors": {"a": {"on_misfit": "skip"}}}, "processors.a.on_misfit: expected a table, got text"),
+        (
+            {"processors": {"a": {"on_misfit": {"version_changed": "skip"}}}},
+            'processors.a.on_misfit.version_changed: expected "halt" or "rebuild", got another text',
+        ),
         ({"processors": {"a": {"start": "noon"}}}, "processors.a.start: expected earliest, latest or an ISO time"),
         ({"processors": {"a": {"on_failure": "ignore"}}}, '"reject"'),
         ({"processors": {"a": {"topics": ["/x"]}}}, "processors.a.topics[0]: expected a topic, or topic/event type"),

@@ -15,7 +15,7 @@ import msgspec
 from ..errors import ConfigError
 from .file import find_file, read_toml
 from .masking import looks_secret, passwords_of
-from .model import NAME, TOPIC, BatchConfig, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
+from .model import NAME, TOPIC, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
 from .properties import refusal
 from .wording import described, did_you_mean, join, join_steps, kind_of, member
 
@@ -175,13 +175,13 @@ class _Loader:
         table = self.table(path, value)
         self.refuse_unknown_keys(path, table, kind.__struct_fields__)
         settings = self.settings(f"{path}.settings", table.pop("settings")) if "settings" in table else None
-        batch = self.table(f"{path}.batch", table["batch"]) if "batch" in table else None
-        if batch is not None:
-            self.refuse_unknown_keys(f"{path}.batch", batch, BatchConfig.__struct_fields__)
-            table["batch"] = self.settings(f"{path}.batch", batch)
+        inner = {key: item for key, item in _tables_in(kind).items() if key in table}
+        for key, its_kind in inner.items():
+            self.refuse_unknown_keys(f"{path}.{key}", table[key], its_kind.__struct_fields__)
+            table[key] = self.settings(f"{path}.{key}", table[key])
         # TOML has no None; in a mapping it stands for a setting that is not written.
         plain = {
-            key: item if key == "batch" else self.resolved(join(path, key), item, key)
+            key: item if key in inner else self.resolved(join(path, key), item, key)
             for key, item in table.items()
             if item is not None
         }
@@ -282,6 +282,12 @@ class _Loader:
             if key not in known:
                 advice = did_you_mean(key, known, f"known are {', '.join(known)}")
                 raise self.error(join(path, key), f"unknown setting; {advice}")
+
+
+def _tables_in(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    """Return which settings of a table are tables with settings of their own."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    return {name: of for name, of in kinds.items() if isinstance(of, type) and issubclass(of, msgspec.Struct)}
 
 
 def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
