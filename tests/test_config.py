@@ -299,6 +299,11 @@ def test_loading_leaves_the_mapping_as_it_was() -> None:
         ({"processors": {"a": {"batch": {"event": 1}}}}, "processors.a.batch.event", "events"),
         ({"processors": {"a": {"flood": {"shar": 1}}}}, "processors.a.flood.shar", "share"),
         ({"processors": {"a": {"on_misfit": {"beyond": "skip"}}}}, "processors.a.on_misfit.beyond", "beyond_end"),
+        (
+            {"processors": {"a": {"failures": {"KeyError": {"retrys": 1}}}}},
+            "processors.a.failures.KeyError.retrys",
+            "retries",
+        ),
         ({"log": {"levle": 1}}, "log.levle", "level"),
     ],
 )
@@ -361,6 +366,13 @@ def test_an_unknown_setting_that_is_near_to_none_lists_what_is_known(key: str) -
         (
             {"processors": {"a": {"on_misfit": {"version_changed": "skip"}}}},
             'processors.a.on_misfit.version_changed: expected "halt" or "rebuild", got another text',
+        ),
+        ({"processors": {"a": {"failures": 5}}}, "processors.a.failures: expected a table, got a number"),
+        ({"processors": {"a": {"failures": {"KeyError": "reject"}}}}, "failures.KeyError: expected a table, got text"),
+        ({"processors": {"a": {"failures": {"a b": {}}}}}, 'processors.a.failures."a b": is no name of an exception'),
+        (
+            {"processors": {"a": {"failures": {"json.JSONDecodeError": {"backoff_s": [2, 1]}}}}},
+            'processors.a.failures."json.JSONDecodeError".backoff_s: expected the shorter pause first',
         ),
         ({"processors": {"a": {"start": "noon"}}}, "processors.a.start: expected earliest, latest or an ISO time"),
         ({"processors": {"a": {"on_failure": "ignore"}}}, '"reject"'),

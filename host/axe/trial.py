@@ -24,7 +24,7 @@ class Trial:
 
     def __init__(self, processor: Processor, settings: ProcessorConfig, log: Logger) -> None:
         self._processor = processor
-        self._settings = settings
+        self._settings = self._policy = settings
         self._log = log
         self._record: Record | None = None
         self._attempt = 0
@@ -35,14 +35,15 @@ class Trial:
         """Count an attempt and decide; the first and the final decision are reported."""
         if self._record != failed.record:
             self._record, self._attempt = failed.record, 0
-        default = Decision(self._settings.on_failure)
+        self._policy = policy = self._settings.of_failure(type(failed.exception))
+        default = Decision(policy.on_failure)
         is_first = self._attempt == 0
         if isinstance(failed.exception, WorkerDied):
             # It was tried often enough, and a retry would end this worker, too.
             self._attempt += failed.exception.deaths
         else:
             self._attempt += 1
-            default = Decision.RETRY if self._attempt <= self._settings.retries else default
+            default = Decision.RETRY if self._attempt <= policy.retries else default
         failure = Failure(self._processor.name, failed.record, failed.exception, self._attempt, default)
         decision = self._asked(failure) or default
         failure = Failure(self._processor.name, failed.record, failed.exception, self._attempt, decision)
@@ -75,7 +76,7 @@ class Trial:
     @property
     def pause_s(self) -> float:
         """How long to wait before the next attempt: doubled each time, give or take a quarter."""
-        low, high = self._settings.backoff_s
+        low, high = self._policy.backoff_s
         pause: float = min(high, low * 2 ** min(self._attempt - 1, 60))
         return pause * random.uniform(0.75, 1.25)  # noqa: S311 # spreads retries; no secret depends on it
 

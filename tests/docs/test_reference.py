@@ -36,7 +36,12 @@ def _settings() -> list[tuple[str, str]]:
         "`[log]`": config.LogConfig,
     }
     found = [(heading, name) for heading, kind in sections.items() for name in kind.__struct_fields__]
-    inside = {"batch": config.BatchConfig, "flood": config.FloodConfig, "on_misfit": config.MisfitConfig}
+    inside = {
+        "batch": config.BatchConfig,
+        "failures.NAME": config.FailureConfig,
+        "flood": config.FloodConfig,
+        "on_misfit": config.MisfitConfig,
+    }
     for inner, kind in inside.items():
         found += [("`[processors.NAME]`", f"{inner}.{name}") for name in kind.__struct_fields__]
     return [(heading, name) for heading, name in found if name not in _NOT_IN_FILE]

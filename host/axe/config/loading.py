@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import date, time
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +15,25 @@ import msgspec
 from ..errors import ConfigError
 from .file import find_file, read_toml
 from .masking import looks_secret, passwords_of
-from .model import NAME, TOPIC, Config, HostConfig, LogConfig, ProcessorConfig, TopicConfig, parse_start
-from .properties import refusal
+from .model import (
+    NAME,
+    TOPIC,
+    Config,
+    FailureConfig,
+    HostConfig,
+    LogConfig,
+    ProcessorConfig,
+    TopicConfig,
+    parse_start,
+    tables_in,
+)
+from .properties import flattened, refusal
 from .wording import described, did_you_mean, join, join_steps, kind_of, member
 
 _PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,200}\Z")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,200}[A-Za-z0-9])?\Z")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+_EXCEPTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
 _PROPERTY = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\Z")
 _URL = re.compile(r"[a-z][a-z0-9+._-]*:")
 
@@ -47,7 +59,7 @@ def load(config: str | Path | Mapping[str, Any] | None = None) -> Config:
     return _Loader(str(path), path.parent, path).load(read_toml(path, variable))
 
 
-_Table = TypeVar("_Table", HostConfig, TopicConfig, ProcessorConfig, LogConfig)
+_Table = TypeVar("_Table", HostConfig, TopicConfig, ProcessorConfig, FailureConfig, LogConfig)
 
 
 class _Loader:
@@ -126,13 +138,14 @@ class _Loader:
         if isinstance(table.get("start"), date | time):
             # TOML has times of its own, and nobody should have to know that ours goes in quotes.
             table["start"] = table["start"].isoformat()
+        kinds = table.pop("failures", None) or {}
         config = self.struct(path, table, ProcessorConfig)
+        config = msgspec.structs.replace(config, failures=self.failures(f"{path}.failures", kinds))
         try:
             parse_start(config.start)
         except ConfigError as error:
             raise self.error(f"{path}.start", str(error)) from None
-        if config.backoff_s[0] > config.backoff_s[1]:
-            raise self.error(f"{path}.backoff_s", "expected the shorter pause first, then the longest one")
+        self.check_pauses(f"{path}.backoff_s", config.backoff_s)
         if config.topics == ():
             raise self.error(f"{path}.topics", "names no topic; name one, or leave the setting out")
         for index, topic in enumerate(config.topics or ()):
@@ -141,6 +154,22 @@ class _Loader:
         for index, plugin in enumerate(config.plugins or ()):
             self.check_name(f"{path}.plugins[{index}]", plugin, shown=False)
         return config
+
+    def failures(self, path: str, table: object) -> dict[str, FailureConfig]:
+        """Read what failures of some kinds mean; nobody knows here which exceptions there are."""
+        found = {}
+        for name, value in self.table(path, table).items():
+            if not _EXCEPTION.match(name):
+                raise self.error(
+                    join(path, name), "is no name of an exception, such as ValueError or json.JSONDecodeError"
+                )
+            found[name] = self.struct(join(path, name), value, FailureConfig)
+            self.check_pauses(f"{join(path, name)}.backoff_s", found[name].backoff_s or (0, 0))
+        return found
+
+    def check_pauses(self, path: str, pauses: tuple[float, float]) -> None:
+        if pauses[0] > pauses[1]:
+            raise self.error(path, "expected the shorter pause first, then the longest one")
 
     def plugins(self, table: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         plugins = {}
@@ -156,7 +185,7 @@ class _Loader:
 
     def kafka(self, value: object) -> dict[str, str | int | float | bool]:
         flat: dict[str, str | int | float | bool] = {}
-        for name, item in _flattened(self.settings("kafka", value)):
+        for name, item in flattened(self.settings("kafka", value)):
             path = join("kafka", name)
             if not _PROPERTY.match(name):
                 raise self.error(path, "is no property of librdkafka, such as security.protocol")
@@ -175,7 +204,7 @@ class _Loader:
         table = self.table(path, value)
         self.refuse_unknown_keys(path, table, kind.__struct_fields__)
         settings = self.settings(f"{path}.settings", table.pop("settings")) if "settings" in table else None
-        inner = {key: item for key, item in _tables_in(kind).items() if key in table}
+        inner = {key: item for key, item in tables_in(kind).items() if key in table}
         for key, its_kind in inner.items():
             self.refuse_unknown_keys(f"{path}.{key}", table[key], its_kind.__struct_fields__)
             table[key] = self.settings(f"{path}.{key}", table[key])
@@ -282,18 +311,3 @@ class _Loader:
             if key not in known:
                 advice = did_you_mean(key, known, f"known are {', '.join(known)}")
                 raise self.error(join(path, key), f"unknown setting; {advice}")
-
-
-def _tables_in(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
-    """Return which settings of a table are tables with settings of their own."""
-    kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
-    return {name: of for name, of in kinds.items() if isinstance(of, type) and issubclass(of, msgspec.Struct)}
-
-
-def _flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted names: TOML makes tables of `security.protocol` without quotes."""
-    for key, value in table.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flattened(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -69,6 +69,14 @@ class MisfitConfig(msgspec.Struct, frozen=True, kw_only=True):
     version_changed: Literal["halt", "rebuild"] = "halt"
 
 
+class FailureConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`failures.NAME`: what failures of one kind mean; None where that is left to the processor's settings."""
+
+    on_failure: Literal["stop", "reject", "pause"] | None = None
+    retries: Annotated[int, msgspec.Meta(ge=0, le=2**53)] | None = None
+    backoff_s: tuple[_Seconds, _Seconds] | None = None
+
+
 class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`[processors.NAME]`: what one processor reads, where its state lies, what a failure means."""
 
@@ -83,11 +91,24 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     cache_mb: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 16
     group: str | None = None
     backoff_s: tuple[_Seconds, _Seconds] = (0.1, 30)
+    failures: dict[str, FailureConfig] = {}
     batch: BatchConfig = BatchConfig()
     flood: FloodConfig = FloodConfig()
     on_misfit: MisfitConfig = MisfitConfig()
     plugins: tuple[str, ...] | None = None
     settings: dict[str, Any] = {}
+
+    def of_failure(self, kind: type[BaseException]) -> ProcessorConfig:
+        """Return the settings for a failure of this kind, by its name or that of what it inherits from.
+
+        The nearest one that ``failures`` names counts, with its module or without.
+        """
+        for one in kind.__mro__:
+            given = self.failures.get(f"{one.__module__}.{one.__qualname__}") or self.failures.get(one.__name__)
+            if given is not None:
+                said = {name: value for name, value in msgspec.structs.asdict(given).items() if value is not None}
+                return msgspec.structs.replace(self, **said)
+        return self
 
     def __repr__(self) -> str:
         # The generated one would carry `state` and `settings`, secrets included, into any log.
@@ -139,6 +160,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         # See ProcessorConfig.__repr__.
         return f"<Config {self.path or 'from a mapping'}>"
+
+
+def tables_in(kind: type[msgspec.Struct]) -> dict[str, type[msgspec.Struct]]:
+    """Return which settings of a table are tables with settings of their own."""
+    kinds = {field.name: field.type for field in msgspec.structs.fields(kind)}
+    return {name: of for name, of in kinds.items() if isinstance(of, type) and issubclass(of, msgspec.Struct)}
 
 
 def parse_start(text: str) -> Literal["earliest", "latest"] | datetime:

@@ -1,9 +1,9 @@
-"""Which properties of librdkafka ``[kafka]`` may not set, and why."""
+"""The properties of librdkafka under ``[kafka]``: how they may be written, which may not be set, and why."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 _LOADS_CODE = "it loads code; remove it"
 _POSITIONS = "positions are committed with the state and nowhere else; remove it"
@@ -40,3 +40,12 @@ def refusal(name: str) -> str | None:
     if name.endswith("_cb"):
         return _FUNCTION
     return _REFUSED.get(name.removeprefix("topic."))
+
+
+def flattened(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted names: TOML makes tables of `security.protocol` without quotes."""
+    for key, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from flattened(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
