@@ -6,11 +6,14 @@ import base64
 import json
 from typing import Any
 
-from sqlalchemy import Connection, insert, update
+from sqlalchemy import Connection, Select, insert, literal, null, select, update
 
 from ..event import Rejection
 from . import tables
 from .text import clean
+
+_TRIES_SINCE = 2
+"""The format that has ``version`` and ``tries``."""
 
 
 def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
@@ -25,6 +28,8 @@ def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
         "error": None if rejection.error is None else clean(rejection.error),
         "rejected_at": tables.timestamp(),
         "status": "rejected",
+        "version": select(tables.processor.c.version).scalar_subquery(),
+        "tries": 0,
     }
     place = (
         letters.c.topic == record.topic,
@@ -36,6 +41,15 @@ def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
     if updated.rowcount == 0:
         values |= {"topic": record.topic, "partition": record.partition, "offset": record.offset}
         connection.execute(insert(letters).values(**values, attempts=rejection.attempts))
+
+
+def letters_of(format_: int) -> Select[Any]:
+    """Select the dead letters of a database of this format, in the order of their rejection."""
+    columns: list[Any] = list(tables.dead_letters.c)
+    if format_ < _TRIES_SINCE:
+        known = [column for column in columns if column.name not in ("version", "tries")]
+        columns = [*known, null().label("version"), literal(0).label("tries")]
+    return select(*columns).order_by(tables.dead_letters.c.id)
 
 
 def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:

@@ -10,10 +10,11 @@ from sqlalchemy import Row, bindparam, delete, func, insert, inspect, select, up
 
 from ..errors import StoreCorrupt, StoreError, StoreForeign, StoreFormat, StoreMissing
 from ..event import TopicPartition
-from . import tables
+from . import formats, tables
 from .compiled import Compiled
 from .control import CONTROL, to_control
 from .database import Database
+from .dead_letters import letters_of
 from .positions import POSITIONS, to_positions
 from .protocol import ALIVE_S, Control, StoredPosition
 from .text import clean
@@ -38,11 +39,14 @@ class Store:
         self.store_id = ""
         self._database = database
         self._cache = ValueCache(cache_mb * 2**20)
+        self._format = tables.FORMAT
 
     # --- opening
 
     def open(self, *, version: int = 1, create: bool = True) -> None:
         """Open the database, make its tables if it is new, and refuse one that is not this processor's.
+
+        Without ``create`` tables of an older format are read as they are, else they are brought to the present one.
 
         Raises:
             StoreMissing: it existed and is gone, or is not to be created.
@@ -70,6 +74,9 @@ class Store:
             self._make_tables(version)
         else:
             self._check_identity(row)
+            self._format = row.format
+            if create and row.format < tables.FORMAT:
+                self._bring_up()
         if create:
             self._database.registered()
 
@@ -84,6 +91,13 @@ class Store:
                 row |= {"store_id": self.store_id, "status": "stopped"}
                 connection.execute(insert(tables.processor).values(row))
             transaction.commit()
+
+    def _bring_up(self) -> None:
+        with self.begin() as transaction:
+            transaction.settle()
+            formats.bring_up(transaction.connection)
+            transaction.commit()
+        self._format = tables.FORMAT
 
     def _check_identity(self, row: Row[Any]) -> None:
         if row.format > tables.FORMAT:
@@ -128,7 +142,7 @@ class Store:
 
     def dead_letters(self, *, only: int | None = None, limit: int | None = None) -> list[dict[str, Any]]:
         """Read the dead letters in the order of their rejection, or the one with an id."""
-        statement = select(tables.dead_letters).order_by(tables.dead_letters.c.id)
+        statement = letters_of(self._format)
         if only is not None:
             statement = statement.where(tables.dead_letters.c.id == only)
         if limit is not None:

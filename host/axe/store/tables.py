@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
-FORMAT = 1
-"""Raised when a table changes its meaning; a database of a higher format is refused."""
+FORMAT = 2
+"""Raised when a table changes; ``formats`` brings older databases up, and one of a higher format is refused."""
 
 PREFIX = "axe_"
 
@@ -76,6 +76,10 @@ dead_letters = Table(
     Column("attempts", Integer, nullable=False),
     Column("rejected_at", Text, nullable=False),
     Column("status", Text, nullable=False),
+    # Of the processor that refused it; null where an older axe wrote the row.
+    Column("version", Integer),
+    # Retries that were begun and whose end nobody stored, since it was marked.
+    Column("tries", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("topic", "partition", "offset"),
 )
 

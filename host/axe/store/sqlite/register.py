@@ -10,9 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from ...errors import StoreCorrupt, StoreFormat, StoreMissing, StoreUnavailable
-from ..tables import FORMAT, timestamp
+from ..tables import timestamp
 from . import locks
 from .files import unavailable
+
+# Of this file alone: the tables have a format of their own.
+_FORMAT = 1
 
 
 class Register:
@@ -66,12 +69,12 @@ class Register:
         if (
             not isinstance(found, dict)
             or not isinstance(found.get("processors"), dict)
-            or not isinstance(found.get("format", FORMAT), int)
+            or not isinstance(found.get("format", _FORMAT), int)
             or "store_id" not in found
         ):
             message = f"{self._path} is not what axe wrote; restore it from a backup"
             raise StoreCorrupt(message)
-        if found.get("format", FORMAT) > FORMAT:
+        if found.get("format", _FORMAT) > _FORMAT:
             message = f"{self._path} was written by a newer axe; install that version"
             raise StoreFormat(message)
         return found
@@ -82,7 +85,7 @@ class Register:
         aside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         try:
             lock.acquire(time.monotonic() + locks.WAIT_S)
-            content: dict[str, object] = {"format": FORMAT, "store_id": uuid.uuid4().hex, **self._read()}
+            content: dict[str, object] = {"format": _FORMAT, "store_id": uuid.uuid4().hex, **self._read()}
             if processor is not None:
                 content["processors"] = {**self._read()["processors"], processor: timestamp()}
             with os.fdopen(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -1,0 +1,26 @@
+"""Formats of the tables: what an older axe made is brought to the present one, step by step."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, select, update
+
+from . import tables
+
+_STEPS = {
+    # What makes each format of the one before it. An axe of that one can go on beside it until it is restarted.
+    2: (
+        "ALTER TABLE axe_dead_letters ADD COLUMN version INTEGER",
+        "ALTER TABLE axe_dead_letters ADD COLUMN tries INTEGER DEFAULT 0 NOT NULL",
+    ),
+}
+
+
+def bring_up(connection: Connection) -> None:
+    """Bring the tables to the present format, in the caller's transaction; nothing to do where they have it."""
+    # Locked: two workers may both have found the old one.
+    found = connection.scalar(select(tables.processor.c.format).with_for_update()) or 0
+    for number in range(found + 1, tables.FORMAT + 1):
+        for statement in _STEPS[number]:
+            connection.exec_driver_sql(statement)
+    if found < tables.FORMAT:
+        connection.execute(update(tables.processor).values(format=tables.FORMAT))
