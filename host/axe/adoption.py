@@ -127,7 +127,7 @@ class Adoption:
                 hook.on_reset(state=state)
             if pending == "wipe" or not self.has_begun:
                 hook.on_start(state=state, settings=self._processor.settings)
-            if pending is not None and pending != "wipe":
+            if pending == "reset":
                 hook.on_reset(state=state)
             state.end_event()
             transaction.check_open()

@@ -67,11 +67,11 @@ class Batches:
         self._log = log
         self._store = store
         self._reading = reading
-        self._dispatcher = dispatcher
+        self.dispatcher = dispatcher
         self._trial = trial
         self._deaths = deaths
         self._flood = flood
-        self._worker = worker
+        self.worker = worker
         self._handling = Handling(dispatcher)
         self._runs_plugin = False
         # Grows fourfold a batch: one slow event first, and not a hundred of them.
@@ -82,7 +82,7 @@ class Batches:
     @property
     def handling(self) -> object:
         """What changes as long as code of a plugin gets on; None while none runs. May be asked from another thread."""
-        return self._dispatcher.progress if self._runs_plugin else None
+        return self.dispatcher.progress if self._runs_plugin else None
 
     @property
     def wanted(self) -> int:
@@ -108,7 +108,7 @@ class Batches:
             reading.put_back(others)
         with self._deaths.alone():
             if not self._trial.is_on:
-                record = self._dispatcher.record(first)
+                record = self.dispatcher.record(first)
                 moves = {**reading.claim(record.at), **reading.moves()}
                 failed = self._deaths.count(record, moves)
                 reading.committed(moves)
@@ -153,7 +153,7 @@ class Batches:
                 self._slice = len(records) // 2
                 self._isolated_left = _ISOLATED_EVENTS
                 return None
-            failed = Failed(self._dispatcher.record(records[0]), refused)
+            failed = Failed(self.dispatcher.record(records[0]), refused)
         if failed is not None:
             reading.put_back(records[reading.index(records, failed.record) :])
             self._isolated_left = _ISOLATED_EVENTS
@@ -168,7 +168,7 @@ class Batches:
             TooManyRejections: the batch is committed up to there, and with it that the processor is paused.
         """
         # Decoded for each attempt anew: a handler may change what it gets.
-        with self._plugin_runs():
+        with self.plugin_runs():
             parts = self._timed(self._decoded(records))
             first = next(parts, None)
         reading = self._reading
@@ -180,12 +180,12 @@ class Batches:
             failpoint("after_begin")
             obey(transaction.control())
             moves = reading.moves(records)
-            transaction.advance(moves, self._worker)
+            transaction.advance(moves, self.worker)
             failpoint("after_advance")
             self.stages.end("store")
             handle = self._handling.one_by_one if isolated else self._handling.all_at_once
             flood = self._flood.copy()
-            with self._plugin_runs(), transaction.plugin_code():
+            with self.plugin_runs(), transaction.plugin_code():
                 events, refused, failed, flooded = handle(transaction, itertools.chain([first], parts), flood)
             self.stages.end("dispatch")
             refused = self._trial.counted(refused)
@@ -202,7 +202,7 @@ class Batches:
                 transaction.hold(paused=1, last_error=str(flooded.trouble))
             if len(done) < len(records):
                 moves = reading.back(moves, done)
-                transaction.advance(moves, self._worker)
+                transaction.advance(moves, self.worker)
             for item in refused:
                 failpoint("in_reject")
                 transaction.add_dead_letter(item.rejection(self._processor.name))
@@ -219,14 +219,14 @@ class Batches:
     def _decoded(self, records: list[Any]) -> Iterator[list[Item]]:
         sentence = self._trial.sentence
         if sentence is None:
-            yield from self._dispatcher.decode(records)
+            yield from self.dispatcher.decode(records)
             return
         for raw in records:
-            if self._dispatcher.record(raw) == sentence.record:
+            if self.dispatcher.record(raw) == sentence.record:
                 # Not decoded again: that may be what kills.
                 yield [sentence]
             else:
-                yield from self._dispatcher.decode([raw])
+                yield from self.dispatcher.decode([raw])
 
     def _timed(self, parts: Iterable[list[Item]]) -> Iterator[list[Item]]:
         for part in parts:
@@ -236,7 +236,8 @@ class Batches:
         self.stages.end("decode")
 
     @contextmanager
-    def _plugin_runs(self) -> Iterator[None]:
+    def plugin_runs(self) -> Iterator[None]:
+        """Let ``handling`` show that code of a plugin runs."""
         self._runs_plugin = True
         try:
             yield
@@ -250,7 +251,7 @@ class Batches:
             return
         with self._store.begin() as transaction:
             obey(transaction.control())
-            transaction.advance(moves, self._worker)
+            transaction.advance(moves, self.worker)
             transaction.commit()
         self._committed(moves, 0, [], time.monotonic())
 
@@ -268,10 +269,10 @@ class Batches:
         if (more := len(refused) - _REJECTIONS_SAID) > 0:
             self._log.warning("more events rejected", events=more, see=f"axe rejections list {processor.name}")
         for item in refused:
-            with self._plugin_runs():
+            with self.plugin_runs():
                 notify(processor.hooks, "on_reject", self._log, rejection=item.rejection(processor.name))
         if processor.implements("on_commit"):
             seconds = time.monotonic() - started
             report = CommitReport(processor.name, reading.positions, events, len(refused), seconds)
-            with self._plugin_runs():
+            with self.plugin_runs():
                 notify(processor.hooks, "on_commit", self._log, report=report)

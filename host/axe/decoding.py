@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import itertools
+import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -11,7 +13,7 @@ from typing import Any, NamedTuple
 from .config import Config
 from .decode import Decoded, JsonReader, RecordReader, event_type_of, key_decoder, reader
 from .errors import AxeError, DecodeError, PluginError, SourceUnavailable, StoreUnavailable
-from .event import Event, Form, Record, Reject, Rejection
+from .event import RECORD_FORM, Event, Form, Record, Reject, Rejection
 from .hooks import Decoder, never_runs
 from .processor import Processor
 from .telling import said, told
@@ -35,6 +37,11 @@ class Failed(NamedTuple):
 
     record: Record
     exception: BaseException
+
+    def refused(self, attempts: int) -> Refused:
+        """Say what becomes of it where it is set aside after so many attempts."""
+        trace = "".join(traceback.format_exception(self.exception))
+        return Refused(self.record, told(self.exception), trace, attempts)
 
 
 Item = Event | Refused | Failed
@@ -99,6 +106,13 @@ class TopicDecoder:
         kind = self._rule.from_headers(self.form.headers(raw) or ())
         content = self.form.value(raw)
         return self._rule.from_value(self._read(content)) if kind is None and content is not None else kind
+
+    def item(self, record: Record) -> Item | None:
+        """Turn one record into an event, in whatever form the source has its own; None where nobody wants it."""
+        plain = copy.copy(self)
+        plain.form = RECORD_FORM
+        items = plain._items_of(record)  # noqa: SLF001 # our own
+        return items[0] if items else None
 
     def _each(self, records: Sequence[Any]) -> list[Item]:
         """Turn records into events one by one."""

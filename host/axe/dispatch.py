@@ -95,6 +95,15 @@ class Dispatcher:
             items += self._topics[name].items(list(run))
         return items
 
+    def item(self, record: Record) -> Item | None:
+        """Turn one record, of whatever source, into an event; None where it is none of the processor's.
+
+        Raises:
+            SourceUnavailable, StoreUnavailable: as ``decode``.
+        """
+        topic = self._topics.get(record.topic)
+        return None if topic is None else topic.item(record)
+
     def handle(self, event: Event, state: HandlerState) -> Outcome:
         """Run the handler on one event; the outcome is None when it went well."""
         self._calls += 1

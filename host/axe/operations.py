@@ -1,4 +1,4 @@
-"""What people do to a processor: reset, pause, resume. One function each, one transaction in the store.
+"""What people do to a processor: reset, pause, resume, retry. One function each, one transaction in the store.
 
 They work beside a running worker, which sees the change with its next commit or within a second, and
 run no code of the plugin: what a plugin has to do about a reset, its worker runs.
@@ -7,15 +7,17 @@ run no code of the plugin: what a plugin has to do about a reset, its worker run
 from __future__ import annotations
 
 import getpass
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from .config import parse_start
-from .errors import ConfigError, TopicMissing
+from .errors import AxeError, ConfigError, TopicMissing
 from .event import TopicPartition
+from .letters import DISCARDED, REJECTED, RETRY, numbers
 from .sources import Source
-from .store import Store
+from .store import Letters, Store
 
 Target = int | str | datetime | timedelta | Mapping[TopicPartition, int]
 """Where to: what ``read_target`` takes."""
@@ -181,6 +183,48 @@ def _set_paused(store: Store, paused: int, action: str, reason: str | None) -> N
         before = {"paused": control.paused, "status": control.status}
         transaction.audit(_who(), action, reason, before, {"paused": bool(paused)})
         transaction.commit()
+
+
+def retry(store: Store, which: Letters, *, reason: str | None = None, dry_run: bool = False) -> list[int]:
+    """Have dead letters handled again by the worker, before its next batch; return their numbers.
+
+    Of a group those that are ``rejected``; those that are named may be discarded as well. With ``dry_run`` nothing
+    is changed.
+
+    Raises:
+        AxeError: one that is named is neither; nothing is changed.
+    """
+    where = (REJECTED,) if which.ids is None else (REJECTED, DISCARDED)
+    return _mark(store, which, RETRY, where, reason=reason, dry_run=dry_run)
+
+
+def _mark(
+    store: Store, which: Letters, status: str, where: Collection[str], *, reason: str | None, dry_run: bool
+) -> list[int]:
+    """Give letters that have one of some statuses another one, in one transaction; with ``dry_run`` undo it."""
+    with store.begin() as transaction:
+        if status == RETRY:
+            # Before the letters: a reset takes them in this order, too.
+            transaction.direct(RETRY)
+        marked = {one: transaction.mark_dead_letters(which._replace(statuses=(one,)), status) for one in where}
+        ids = sorted(itertools.chain.from_iterable(marked.values()))
+        if which.ids is not None and (left := sorted(set(which.ids) - set(ids))):
+            raise _not_to_be_marked(store, left, status)
+        if ids and not dry_run:
+            before = {one: numbers(found) for one, found in marked.items() if found}
+            transaction.audit(_who(), status, reason, before, {status: numbers(ids)})
+            transaction.commit()
+    return ids
+
+
+def _not_to_be_marked(store: Store, left: list[int], status: str) -> AxeError:
+    there = store.dead_letters(which=Letters(ids=tuple(left[:1])))
+    what = f"the rejection {left[0]} of {store.processor}"
+    if not there:
+        return AxeError(
+            f"{store.processor} has no rejection {left[0]}; `axe rejections list {store.processor}` lists them"
+        )
+    return AxeError(f"{what} is {there[0]['status']}, which cannot become {status}; leave it out")
 
 
 def _who() -> str:

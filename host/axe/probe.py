@@ -180,10 +180,7 @@ def _learn(config_path: str | None, group: str, name: str) -> Probed:
     from . import assembly
 
     processor = assembly.bind(config, name, load(entry))
-    topics = []
-    for topic, types in processor.types.items():
-        topics += [topic] if types is None else [f"{topic}/{kind}" for kind in sorted(types)]
-    return Probed(tuple(topics), processor.version)
+    return Probed(processor.subscriptions, processor.version)
 
 
 def _end_with_parent(folder: Path) -> None:

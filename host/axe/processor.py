@@ -96,6 +96,14 @@ class Processor:
     def _handler_hook(self) -> Any:
         return self.hooks.hook.on_batch if self.on_event is None else self.hooks.hook.on_event
 
+    @property
+    def subscriptions(self) -> tuple[str, ...]:
+        """What it reads, as people write it: topics, or topic/event type."""
+        found: list[str] = []
+        for topic, types in self.types.items():
+            found += [topic] if types is None else [f"{topic}/{kind}" for kind in sorted(types)]
+        return tuple(found)
+
     def implements(self, hook: str) -> bool:
         """Tell whether anybody implements a hook for this processor."""
         return bool(getattr(self.hooks.hook, hook).get_hookimpls())

@@ -32,6 +32,7 @@ from .outage import Outage
 from .presence import Presence
 from .processor import Processor, Status
 from .reading import Positions, Reading
+from .retries import Retries
 from .sources import Interrupted, Source
 from .store import Store
 from .telling import told
@@ -95,6 +96,9 @@ class Runner:
         )
         self._upkeep = Upkeep(
             processor, self._log, store=store, source=source, reading=self._reading, batches=self._batches
+        )
+        self._retries = Retries(
+            processor, self._log, store=store, reading=self._reading, batches=self._batches, deaths=self._deaths
         )
         self._until_end = until_end
         self._retry_failed = retry_failed
@@ -173,6 +177,8 @@ class Runner:
                 if not self._may_run():
                     return
                 self._adopt()
+            if self._retry():
+                return
             got_on = self._step()
         except BaseException as error:  # noqa: BLE001 # the loop must not end in silence, whatever a plugin raises
             self._react(error)
@@ -266,6 +272,7 @@ class Runner:
         if self._until_end and not self.ends:
             self.ends = {at: bounds.end for at, bounds in log.bounds.items()}
         self._upkeep.begin()
+        self._retries.begin()
         if status is Status.RUNNING:
             self._presence.show(status)
         self._presence.beat()
@@ -308,6 +315,13 @@ class Runner:
         if self._until_end and reading.held and reading.is_past(self.ends):
             self._finished = True
         return got_on
+
+    def _retry(self) -> bool:
+        """Retry a dead letter, if one is marked: before further batches."""
+        with self._turn_to_work:
+            was_one = self._retries.work()
+        self._presence.beat()
+        return was_one
 
     def _take(self, timeout_s: float) -> list[Any]:
         """Take the records that come next; wait up to the timeout for the first."""

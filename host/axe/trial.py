@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -49,8 +48,7 @@ class Trial:
         failure = Failure(self._processor.name, failed.record, failed.exception, self._attempt, decision)
         reason = told(failed.exception)
         if decision is Decision.REJECT:
-            trace = "".join(traceback.format_exception(failed.exception))
-            self.sentence = Refused(failed.record, reason, trace, attempts=self._attempt)
+            self.sentence = failed.refused(attempts=self._attempt)
         if is_first or decision is not Decision.RETRY:
             self._log.error(
                 "event failed",

@@ -104,6 +104,18 @@ def test_a_reset_moves_and_wipes_and_the_next_run_begins_anew(project: Project) 
     assert project.json("state", "counter") == {"count": 1}
 
 
+def test_dead_letters_are_retried_in_it(project: Project) -> None:
+    in_vault(project)
+    project.json("run", "--until-end")
+
+    assert project.json("rejections", "retry", "counter", "--all")["rejections"] == [1, 2]
+    project.json("run", "--until-end")
+
+    listed = project.json("rejections", "list")["rejections"]
+    assert [(row["status"], row["attempts"]) for row in listed] == [("rejected", 2), ("rejected", 3)]
+    assert project.json("state", "counter") == {"count": 3}
+
+
 def test_before_the_first_start_there_is_no_store_and_a_pause_makes_one(project: Project) -> None:
     in_vault(project)
     assert project.json("check")["ok"]

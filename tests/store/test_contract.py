@@ -30,7 +30,7 @@ from axe.errors import (
     StoreUnavailable,
     TransactionEnded,
 )
-from axe.store import Move, Transaction, open_place
+from axe.store import Letters, Move, Transaction, open_place
 from axe.store.dead_letters import headers_from_json
 from axe.store.postgresql import schema_name
 from axe.store.sql import Store
@@ -758,6 +758,125 @@ def test_an_event_that_is_rejected_again_updates_its_dead_letter(store: Store) -
         (4, "second", 2),
     ]
     assert store.count_dead_letters() == 2
+
+
+def refuse(store: Store, *reasons: str, topic: str = "studies", start: int = 0) -> None:
+    with store.begin() as transaction:
+        for offset, reason in enumerate(reasons, start):
+            transaction.add_dead_letter(Rejection(NAME, Record(topic, 0, offset), reason))
+        transaction.commit()
+
+
+def mark(store: Store, which: Letters, status: str) -> list[int]:
+    with store.begin() as transaction:
+        ids = transaction.mark_dead_letters(which, status)
+        transaction.commit()
+    return ids
+
+
+CHOICES = [
+    Letters(),
+    Letters(ids=()),
+    Letters(ids=(4, 1, 9)),
+    Letters(statuses=("retry",)),
+    Letters(statuses=("rejected", "retry"), topic="studies"),
+    Letters(reason="odd"),
+    Letters(reason="od"),
+    Letters(ids=(1, 2, 3), reason="odd", topic="studies", statuses=("rejected",)),
+]
+
+
+@pytest.mark.parametrize("which", CHOICES, ids=str)
+def test_dead_letters_are_chosen_as_letters_takes_them(store: Store, which: Letters) -> None:
+    refuse(store, "even", "odd", "even", "odd")
+    refuse(store, "even", "odd", topic="others")
+    mark(store, Letters(ids=(2, 5)), "retry")
+    meant = [letter["id"] for letter in store.dead_letters() if which.takes(letter)]
+
+    assert [letter["id"] for letter in store.dead_letters(which=which)] == meant
+    assert [letter["id"] for letter in store.dead_letters(which=which, limit=1)] == meant[:1]
+    assert mark(store, which, "discarded") == meant
+    assert [letter["id"] for letter in store.dead_letters(which=Letters(statuses=("discarded",)))] == meant
+
+
+def test_thousands_of_dead_letters_are_marked_at_once(store: Store) -> None:
+    refuse(store, *["no"] * 2345)
+
+    assert mark(store, Letters(), "retry") == list(range(1, 2346))
+    assert store.count_dead_letters() == 2345
+    assert mark(store, Letters(statuses=("retry",)), "retried") == list(range(1, 2346))
+    assert store.count_dead_letters() == 0
+
+
+def test_retries_that_were_begun_are_counted_until_the_letter_is_marked_again(store: Store) -> None:
+    refuse(store, "no", "no")
+
+    def begun(number: int) -> int:
+        with store.begin() as transaction:
+            count = transaction.note_retry(number)
+            transaction.commit()
+        return count
+
+    assert (begun(1), begun(9)) == (0, 0)
+    mark(store, Letters(ids=(1,)), "retry")
+    assert [begun(1), begun(1), begun(2)] == [1, 2, 0]
+    assert [letter["tries"] for letter in store.dead_letters()] == [2, 0]
+    mark(store, Letters(ids=(1,)), "retry")
+    assert begun(1) == 1
+    refuse(store, "again")
+    assert [(letter["status"], letter["tries"]) for letter in store.dead_letters()] == [("rejected", 0)] * 2
+
+
+def test_what_is_pending_stays_when_less_is_asked_for(store: Store) -> None:
+    found = []
+    for pending in (None, "retry", "reset", "wipe"):
+        with store.begin() as transaction:
+            transaction.set_control({"pending": pending})
+            transaction.direct("retry")
+            transaction.commit()
+        found.append(store.control().pending)
+
+    assert found == ["retry", "retry", "reset", "wipe"]
+
+
+def test_what_is_asked_for_while_a_worker_adopts_is_pending_afterwards(postgresql_kind: Kind) -> None:
+    """The worker has read what is pending, and is about to note that it is done."""
+    worker, operator = prepared(postgresql_kind), postgresql_kind.opened()
+    with worker.begin() as adopting:
+        adopting.set_control({"pending": "reset"})
+        adopting.commit()
+
+    def ask() -> None:
+        with operator.begin() as asking:
+            asking.direct("retry")
+            asking.commit()
+
+    with worker.begin() as adopting:
+        adopting.adopted(version=1, cluster_id=None, status="running")
+        asking = threading.Thread(target=ask)
+        asking.start()
+        asking.join(0.5)
+        assert asking.is_alive()
+        adopting.commit()
+    asking.join(20)
+
+    assert worker.control().pending == "retry"
+
+
+def test_a_letter_that_somebody_else_has_marked_meanwhile_is_not_marked(postgresql_kind: Kind) -> None:
+    one, other = prepared(postgresql_kind), postgresql_kind.opened()
+    refuse(one, "no", "no")
+    marked: list[int] = []
+    with one.begin() as transaction:
+        assert transaction.mark_dead_letters(Letters(ids=(1,)), "discarded") == [1]
+        waits = threading.Thread(target=lambda: marked.extend(mark(other, Letters(statuses=("rejected",)), "retry")))
+        waits.start()
+        waits.join(0.5)
+        assert waits.is_alive()
+        transaction.commit()
+    waits.join(20)
+
+    assert marked == [2]
 
 
 def test_a_wipe_drops_what_the_plugin_made_and_keeps_dead_letters_and_history(kind: Kind) -> None:

@@ -6,8 +6,9 @@ import threading
 
 import pytest
 
-from axe import Record, Rejection
-from axe.store import tables
+from axe import Record, Rejection, operations
+from axe.errors import StoreFormat
+from axe.store import Letters, tables
 from axe.store.sql import Store
 
 from .kind import ME, NAME, STUDIES, Kind
@@ -73,6 +74,18 @@ def test_a_command_that_reads_changes_nothing_and_goes_on_working(old: Kind) -> 
     assert store.count_dead_letters() == 1
     assert store.control().version == 1
     assert format_of(old) == 1
+
+
+def test_marking_a_letter_waits_for_a_worker_that_understands(old: Kind) -> None:
+    store = old.store()
+    store.open(create=False)
+
+    with pytest.raises(StoreFormat, match=r"has format 1, of an older axe; start `axe run` anew"):
+        operations.retry(store, Letters())
+
+    assert store.control().pending is None
+    operations.pause(store)
+    assert store.control().paused
 
 
 def test_one_that_was_brought_up_is_like_a_new_one(old: Kind) -> None:

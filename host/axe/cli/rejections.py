@@ -8,9 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import AxeError
+from . import letters
 from .session import EPILOG, Session, table
 
-app = typer.Typer(help="Look at the events that were refused.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="Look at the events that were refused, and settle them.", no_args_is_help=True, rich_markup_mode=None
+)
+app.command(epilog=EPILOG)(letters.retry)
 
 _SHORT = ("id", "topic", "partition", "offset", "timestamp", "reason", "attempts", "rejected_at", "status")
 
@@ -70,7 +74,7 @@ def show(
 
 
 def _document(name: str, letter: dict[str, Any]) -> dict[str, Any]:
-    from ..store.transaction import headers_from_json
+    from ..store.dead_letters import headers_from_json
 
     document = {"processor": name, **{key: letter[key] for key in _SHORT}, "error": letter["error"]}
     document |= {**_shown("key", letter["key"]), **_shown("value", letter["value"])}

@@ -11,13 +11,14 @@ from sqlalchemy.exc import ArgumentError
 
 from ..errors import ConfigError
 from .database import Database
-from .protocol import ALIVE_S, Control, HandlerState, Move, Store, StoredPosition, Transaction
+from .protocol import ALIVE_S, Control, HandlerState, Letters, Move, Store, StoredPosition, Transaction
 from .sql import Store as SqlStore
 
 __all__ = [
     "ALIVE_S",
     "Control",
     "HandlerState",
+    "Letters",
     "Move",
     "Place",
     "SqlStore",

@@ -6,14 +6,17 @@ import base64
 import json
 from typing import Any
 
-from sqlalchemy import Connection, Select, insert, literal, null, select, update
+from sqlalchemy import ColumnElement, Connection, Select, insert, literal, null, select, update
 
 from ..event import Rejection
 from . import tables
+from .protocol import Letters
 from .text import clean
 
 _TRIES_SINCE = 2
 """The format that has ``version`` and ``tries``."""
+# A statement has a limit of parameters.
+_IDS_AT_ONCE = 500
 
 
 def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
@@ -50,6 +53,41 @@ def letters_of(format_: int) -> Select[Any]:
         known = [column for column in columns if column.name not in ("version", "tries")]
         columns = [*known, null().label("version"), literal(0).label("tries")]
     return select(*columns).order_by(tables.dead_letters.c.id)
+
+
+def chosen(which: Letters) -> list[ColumnElement[bool]]:
+    """Return the conditions for letters to be meant; see ``Letters.takes``."""
+    letters = tables.dead_letters.c
+    conditions: list[ColumnElement[bool]] = []
+    if which.ids is not None:
+        conditions.append(letters.id.in_(which.ids))
+    if which.statuses is not None:
+        conditions.append(letters.status.in_(which.statuses))
+    if which.topic is not None:
+        conditions.append(letters.topic == which.topic)
+    if which.reason is not None:
+        conditions.append(letters.reason == which.reason)
+    return conditions
+
+
+def mark_dead_letters(connection: Connection, which: Letters, status: str) -> list[int]:
+    """Give letters another status; return their ids in order."""
+    letters = tables.dead_letters
+    # Locked: on PostgreSQL another transaction could change them, or add to them, between the two statements.
+    meant = select(letters.c.id).where(*chosen(which)).order_by(letters.c.id).with_for_update()
+    found = list(connection.scalars(meant))
+    for start in range(0, len(found), _IDS_AT_ONCE):
+        these = letters.c.id.in_(found[start : start + _IDS_AT_ONCE])
+        connection.execute(update(letters).where(these).values(status=status, tries=0))
+    return found
+
+
+def note_retry(connection: Connection, number: int) -> int:
+    """Note that a retry is about to be begun; return how often it was, 0 where the letter is not marked any more."""
+    letters = tables.dead_letters
+    marked = (letters.c.id == number, letters.c.status == "retry")
+    noted = connection.execute(update(letters).where(*marked).values(tries=letters.c.tries + 1))
+    return int(connection.scalar(select(letters.c.tries).where(*marked)) or 0) if noted.rowcount else 0
 
 
 def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, select, update
 
+from ..errors import StoreFormat
 from . import tables
 
 _STEPS = {
@@ -24,3 +25,15 @@ def bring_up(connection: Connection) -> None:
             connection.exec_driver_sql(statement)
     if found < tables.FORMAT:
         connection.execute(update(tables.processor).values(format=tables.FORMAT))
+
+
+def require(connection: Connection, location: str) -> None:
+    """Make sure that the tables have the present format.
+
+    Raises:
+        StoreFormat: they do not, so that a worker that is there is an older axe, which would not understand.
+    """
+    found = connection.scalar(select(tables.processor.c.format)) or 0
+    if found < tables.FORMAT:
+        message = f"{location} has format {found}, of an older axe; start `axe run` anew, which brings it up to date"
+        raise StoreFormat(message)

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, Protocol, Self
 from ..errors import StoreError
 from ..event import Rejection, TopicPartition
 
-__all__ = ["ALIVE_S", "Control", "HandlerState", "Move", "Store", "StoredPosition", "Transaction"]
+__all__ = ["ALIVE_S", "Control", "HandlerState", "Letters", "Move", "Store", "StoredPosition", "Transaction"]
 
 ALIVE_S = 15.0
 """A worker that has not written for so long is taken for dead; it writes three times as often."""
@@ -63,6 +63,25 @@ class Move(NamedTuple):
     epoch: int
     position: int
     event_at: str | None
+
+
+class Letters(NamedTuple):
+    """Which dead letters are meant: those of which everything that is given here is true."""
+
+    ids: tuple[int, ...] | None = None
+    statuses: tuple[str, ...] | None = None
+    topic: str | None = None
+    reason: str | None = None
+    """The whole text of the reason."""
+
+    def takes(self, letter: Mapping[str, Any]) -> bool:
+        """Tell whether a letter, with the columns of ``axe_dead_letters``, is one of them."""
+        return (
+            (self.ids is None or letter["id"] in self.ids)
+            and (self.statuses is None or letter["status"] in self.statuses)
+            and (self.topic is None or letter["topic"] == self.topic)
+            and (self.reason is None or letter["reason"] == self.reason)
+        )
 
 
 class HandlerState(Protocol):
@@ -142,7 +161,29 @@ class Transaction(Protocol):
     # --- what else is written
 
     def add_dead_letter(self, rejection: Rejection) -> None:
-        """Store a refused event; one of the same topic, partition and offset is updated, its attempts added up."""
+        """Store a refused event; one of the same topic, partition and offset is updated, its attempts added up.
+
+        Its status is ``rejected``, whatever it was, its version that which ``adopted`` has noted last.
+        """
+
+    def mark_dead_letters(self, which: Letters, status: str) -> list[int]:
+        """Give dead letters another status, and forget what ``note_retry`` has counted; return their ids in order.
+
+        They stay as they are until the end of the transaction: what somebody else has changed meanwhile is not
+        among them.
+        """
+
+    def note_retry(self, number: int) -> int:
+        """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked.
+
+        Zero where it is not marked any more.
+        """
+
+    def direct(self, pending: str) -> None:
+        """Let the worker see to something: what is pending is this, unless something is already.
+
+        Nobody else can change what is set about the processor until the end of the transaction.
+        """
 
     def set_control(self, values: Mapping[str, object]) -> None:
         """Change some of ``status``, ``paused`` (1 or 0), ``pending``, ``last_error``, ``cluster_id``."""
@@ -157,7 +198,7 @@ class Transaction(Protocol):
         """Drop the values and whatever else the processor built; dead letters and history stay."""
 
     def audit(self, who: str, action: str, reason: str | None, before: object, after: object) -> None:
-        """Note what was done by hand; ``before`` and ``after`` are JSON values."""
+        """Note what was done by hand, or came of it; ``before`` and ``after`` are JSON values."""
 
     # --- one event alone
 
@@ -246,14 +287,16 @@ class Store(Protocol):
     def values(self, key: str | None = None) -> dict[str, Any]:
         """Read the values, or that of one key: empty where it has none."""
 
-    def dead_letters(self, *, only: int | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+    def dead_letters(
+        self, *, only: int | None = None, limit: int | None = None, which: Letters | None = None
+    ) -> list[dict[str, Any]]:
         """Read the dead letters in the order of their rejection, or the one with an id.
 
         Each has the columns of ``axe_dead_letters``; ``headers`` is JSON text: a list of [name, base64 or null].
         """
 
     def count_dead_letters(self) -> int:
-        """Count the dead letters whose status is ``rejected``."""
+        """Count the dead letters whose events are missing in the state: those ``rejected``, and those to ``retry``."""
 
     def workers(self) -> list[dict[str, Any]]:
         """Read who works on the processor: each with the columns of ``axe_workers``."""

@@ -14,9 +14,9 @@ from . import formats, tables
 from .compiled import Compiled
 from .control import CONTROL, to_control
 from .database import Database
-from .dead_letters import letters_of
+from .dead_letters import chosen, letters_of
 from .positions import POSITIONS, to_positions
-from .protocol import ALIVE_S, Control, StoredPosition
+from .protocol import ALIVE_S, Control, Letters, StoredPosition
 from .text import clean
 from .transaction import Transaction
 from .value_cache import ValueCache
@@ -140,9 +140,11 @@ class Store:
         with self._database.read() as connection:
             return {name: json.loads(text) for name, text in connection.execute(statement)}
 
-    def dead_letters(self, *, only: int | None = None, limit: int | None = None) -> list[dict[str, Any]]:
+    def dead_letters(
+        self, *, only: int | None = None, limit: int | None = None, which: Letters | None = None
+    ) -> list[dict[str, Any]]:
         """Read the dead letters in the order of their rejection, or the one with an id."""
-        statement = letters_of(self._format)
+        statement = letters_of(self._format).where(*chosen(which or Letters()))
         if only is not None:
             statement = statement.where(tables.dead_letters.c.id == only)
         if limit is not None:
@@ -151,9 +153,9 @@ class Store:
             return [dict(row._mapping) for row in connection.execute(statement)]  # noqa: SLF001 # its public name
 
     def count_dead_letters(self) -> int:
-        """Count the dead letters that wait for somebody."""
+        """Count the dead letters that wait for somebody, or for a worker."""
         letters = tables.dead_letters
-        statement = select(func.count()).select_from(letters).where(letters.c.status == "rejected")
+        statement = select(func.count()).select_from(letters).where(letters.c.status.in_(("rejected", "retry")))
         with self._database.read() as connection:
             return int(connection.scalar(statement) or 0)
 

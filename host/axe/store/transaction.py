@@ -8,24 +8,21 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Connection, delete, insert, update
+from sqlalchemy import Connection, delete, func, insert, update
 
 from ..errors import PositionConflict, StoreError, TransactionEnded
 from ..event import Rejection, TopicPartition
-from . import tables
+from . import formats, tables
 from .compiled import Compiled
 from .connection import StateConnection
 from .control import CONTROL, to_control
 from .database import Database
-from .dead_letters import add_dead_letter, headers_from_json
+from .dead_letters import add_dead_letter, mark_dead_letters, note_retry
 from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over, to_positions
-from .protocol import Control, Move, StoredPosition
+from .protocol import Control, Letters, Move, StoredPosition
 from .state import State
 from .text import clean
 from .value_cache import ValueCache
-
-# The command line has the second one from here.
-__all__ = ["Transaction", "headers_from_json"]
 
 
 class Transaction:
@@ -130,6 +127,19 @@ class Transaction:
         """Store a refused event with its bytes; one that was refused before updates its row."""
         add_dead_letter(self.connection, rejection)
 
+    def mark_dead_letters(self, which: Letters, status: str) -> list[int]:
+        """Give dead letters another status; return their ids in order.
+
+        Raises:
+            StoreFormat: the database is that of an older axe.
+        """
+        formats.require(self.connection, self._database.location)
+        return mark_dead_letters(self.connection, which, status)
+
+    def note_retry(self, number: int) -> int:
+        """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked."""
+        return note_retry(self.connection, number)
+
     def move_by_hand(self, targets: Mapping[TopicPartition, int]) -> tuple[dict[TopicPartition, int | None], bool]:
         """Set positions whoever owns them; returns those before, and whether that was every one."""
         return move_by_hand(self.connection, targets)
@@ -137,6 +147,12 @@ class Transaction:
     def set_control(self, values: Mapping[str, object]) -> None:
         """Change columns of the one row of ``axe_processor``."""
         self.connection.execute(update(tables.processor).values(dict(values)))
+
+    def direct(self, pending: str) -> None:
+        """Let the worker see to something, unless something is pending already."""
+        # Without a condition: a row that is being adopted at this moment is waited for, and looked at after that.
+        column = tables.processor.c.pending
+        self.connection.execute(update(tables.processor).values(pending=func.coalesce(column, pending)))
 
     def adopted(self, *, version: int, cluster_id: str | None, status: str) -> None:
         """Note that what was pending is done, for which version and cluster the state is built, and the status."""

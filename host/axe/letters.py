@@ -1,0 +1,37 @@
+"""Dead letters as the rest of axe sees them: which ones are meant, the record of one, and numbers of many in a word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from itertools import groupby
+from typing import Any
+
+from .event import Record
+from .store.dead_letters import headers_from_json
+
+REJECTED, RETRY, RETRIED, DISCARDED = "rejected", "retry", "retried", "discarded"
+"""Refused; to be retried by the worker; handled at last; not wanted."""
+
+
+def record_of(letter: Mapping[str, Any]) -> Record:
+    """Make the record again that was refused."""
+    key, value, at = letter["key"], letter["value"], letter["timestamp"]
+    return Record(
+        topic=letter["topic"],
+        partition=letter["partition"],
+        offset=letter["offset"],
+        key=None if key is None else bytes(key),
+        value=None if value is None else bytes(value),
+        headers=headers_from_json(letter["headers"]),
+        timestamp_ms=None if at is None else round(datetime.fromisoformat(at).timestamp() * 1000),
+    )
+
+
+def numbers(ids: Iterable[int]) -> str:
+    """Write the numbers of letters, runs of them as ``1-500``: a group may be all there are."""
+    runs = []
+    for _, run in groupby(enumerate(sorted(ids)), key=lambda pair: pair[1] - pair[0]):
+        found = [number for _, number in run]
+        runs.append(str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}")
+    return ", ".join(runs)
