@@ -370,3 +370,44 @@ def test_of_many_partitions_each_letter_is_retried(site: Site) -> None:
 
     assert sorted(site.seen) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert site.sql("SELECT DISTINCT status FROM axe_dead_letters") == [("retried",)]
+
+
+def test_what_is_discarded_while_it_is_retried_has_no_effect(tmp_path: Path, topic: str, postgresql_url: str) -> None:
+    """On SQLite there is one writer: the discard waits for the retry."""
+    site = Site(tmp_path, topic, state=postgresql_url)
+    put(site, *range(3))
+    site.run(Keeping(refusing(1)))
+    retry(site)
+    calls: list[int] = []
+
+    def sick(event: Event, state: State) -> None:
+        if not calls:
+            site.operate(lambda store: operations.discard(store, ALL))
+        calls.append(event.offset)
+
+    site.run(Keeping(sick))
+
+    assert calls == [1]
+    assert (site.seen, site.values, statuses(site)) == ([0, 2], {"n": 2}, [(1, "discarded")])
+    assert history(site) == ["retry", "discard"]
+
+
+def test_an_app_retries_and_discards_as_the_commands_do(sqlite: Site) -> None:
+    put(sqlite, *range(5))
+    sick = {1, 2, 3}
+
+    def refuse(event: Event, state: State) -> None:
+        if event.offset in sick:
+            raise Reject("odd" if event.offset % 2 else "even")
+
+    with sqlite.add(Keeping(refuse)):
+        until(lambda: sqlite.offset == 5)
+        sick.clear()
+        processor = sqlite.app.processors["p"]
+        assert processor.discard(reason="even", topic=sqlite.topic) == [2]
+        assert processor.retry(1) == [1]
+        until(lambda: (1, "retried") in statuses(sqlite))
+        assert processor.retry() == [3]
+        until(lambda: (3, "retried") in statuses(sqlite))
+
+    assert sqlite.seen == [0, 4, 1, 3]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from . import assembly, operations, report
 from .errors import ConfigError
 from .event import TopicPartition
 from .processor import Processor, Status
+from .store import Letters, Store
 
 if TYPE_CHECKING:
     from .app import App
@@ -81,6 +82,31 @@ class ProcessorHandle:
             ConfigError: it is no such place, lies outside the log, or leaves out a partition that a wipe concerns.
         """
         _reset(self._app, [self._processor], to, wipe=wipe)
+
+    def retry(self, *ids: int, reason: str | None = None, topic: str | None = None) -> list[int]:
+        """Have events that were refused handled again, before the next batch; return the ids of their dead letters.
+
+        Those with these ids, or all that were rejected for this reason (the whole text) and in this topic. Works
+        while the processor runs and at rest.
+
+        Raises:
+            AxeError: one of the ids cannot be retried; nothing is changed.
+        """
+        return self._on_letters(operations.retry, ids, reason, topic)
+
+    def discard(self, *ids: int, reason: str | None = None, topic: str | None = None) -> list[int]:
+        """Do without events that were refused; otherwise like ``retry``."""
+        return self._on_letters(operations.discard, ids, reason, topic)
+
+    def _on_letters(
+        self,
+        operation: Callable[[Store, Letters], list[int]],
+        ids: tuple[int, ...],
+        reason: str | None,
+        topic: str | None,
+    ) -> list[int]:
+        with self._app.opened(self._processor, create=False) as store:
+            return [] if store is None else operation(store, Letters(ids=ids or None, reason=reason, topic=topic))
 
 
 def _reset(

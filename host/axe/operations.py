@@ -1,4 +1,4 @@
-"""What people do to a processor: reset, pause, resume, retry. One function each, one transaction in the store.
+"""What people do to a processor: reset, pause, resume, retry, discard. One function each, one transaction in the store.
 
 They work beside a running worker, which sees the change with its next commit or within a second, and
 run no code of the plugin: what a plugin has to do about a reset, its worker runs.
@@ -21,6 +21,8 @@ from .store import Letters, Store
 
 Target = int | str | datetime | timedelta | Mapping[TopicPartition, int]
 """Where to: what ``read_target`` takes."""
+
+_ACTIONS = {RETRY: "retry", DISCARDED: "discard"}
 
 _Place = int | Literal["earliest", "latest"] | datetime | dict[TopicPartition, int]
 
@@ -198,6 +200,17 @@ def retry(store: Store, which: Letters, *, reason: str | None = None, dry_run: b
     return _mark(store, which, RETRY, where, reason=reason, dry_run=dry_run)
 
 
+def discard(store: Store, which: Letters, *, reason: str | None = None, dry_run: bool = False) -> list[int]:
+    """Do without the events of dead letters that are rejected, or marked for a retry; return their numbers.
+
+    Their rows stay, and one whose event is refused again is rejected again. With ``dry_run`` nothing is changed.
+
+    Raises:
+        AxeError: one that is named is neither; nothing is changed.
+    """
+    return _mark(store, which, DISCARDED, (REJECTED, RETRY), reason=reason, dry_run=dry_run)
+
+
 def _mark(
     store: Store, which: Letters, status: str, where: Collection[str], *, reason: str | None, dry_run: bool
 ) -> list[int]:
@@ -212,7 +225,7 @@ def _mark(
             raise _not_to_be_marked(store, left, status)
         if ids and not dry_run:
             before = {one: numbers(found) for one, found in marked.items() if found}
-            transaction.audit(_who(), status, reason, before, {status: numbers(ids)})
+            transaction.audit(_who(), _ACTIONS[status], reason, before, {status: numbers(ids)})
             transaction.commit()
     return ids
 

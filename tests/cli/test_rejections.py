@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -127,6 +131,84 @@ def test_a_processor_that_never_ran_has_none_and_gets_no_database(project: Proje
     assert project.json("rejections", "retry", "counter", "--all")["rejections"] == []
 
     assert not (project.folder / "state").exists()
+
+
+# --- discard
+
+
+def test_what_is_discarded_counts_no_longer_and_stays(refused: Project) -> None:
+    said = refused.json("rejections", "discard", "counter", "--reason", "reason 0", "--why", "test data", "--yes")
+
+    plan = [{"reason": "reason 0", "rejections": [2, 3]}]
+    assert said == {"processor": "counter", "rejections": [2, 3], "dry_run": False, "plan": plan}
+    assert rejected(refused) == [(1, "rejected"), (2, "discarded"), (4, "discarded")]
+    assert refused.json("status")["processors"][0]["rejections"] == 1
+
+
+def test_a_discard_needs_a_word_where_nobody_can_be_asked_and_shows_its_plan(refused: Project) -> None:
+    done = refused.axe("rejections", "discard", "counter", "--all")
+    assert done.returncode == 2
+    assert done.stderr == (
+        "axe: this takes rejections off the list and nobody is there to be asked: add --yes, or --dry-run to see "
+        "the plan\n"
+    )
+
+    plan = refused.axe("rejections", "discard", "counter", "--all", "--dry-run").stdout.splitlines()
+
+    assert [line.split() for line in plan] == [
+        ["processor", "rejections", "ids", "reason"],
+        ["counter", "1", "1", "reason", "1"],
+        ["counter", "2", "2-3", "reason", "0"],
+    ]
+    assert {status for _, status in rejected(refused)} == {"rejected"}
+
+
+@pytest.mark.parametrize(("answer", "status"), [("y", "discarded"), ("n", "rejected"), ("", "rejected")])
+def test_a_discard_asks_on_a_terminal(refused: Project, answer: str, status: str) -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(ours, "rb+", buffering=0) as terminal, os.fdopen(theirs, "rb", buffering=0) as its_end:
+        terminal.write(f"{answer}\n".encode())
+        command = [sys.executable, "-P", "-m", "axe", "rejections", "discard", "counter", "1"]
+        done = subprocess.run(
+            command, cwd=refused.folder, env=refused.environment, stdin=its_end, stdout=its_end, stderr=its_end
+        )
+        said = os.read(terminal.fileno(), 10_000).decode()
+
+    assert done.returncode == (0 if status == "discarded" else 1)
+    assert "Do without these events? [y/N]" in said
+    assert rejected(refused)[0] == (1, status)
+
+
+def test_what_is_discarded_is_not_retried_with_all_others_but_by_its_number(refused: Project) -> None:
+    refused.json("rejections", "discard", "counter", "1", "--yes")
+    mend(refused)
+
+    assert refused.json("rejections", "retry", "counter", "--all")["rejections"] == [2, 3]
+    assert refused.json("rejections", "retry", "counter", "1")["rejections"] == [1]
+    refused.json("run", "--until-end")
+
+    assert refused.json("state", "counter") == {"count": 6, "sum": 15}
+
+
+def test_a_letter_that_is_to_be_retried_can_be_discarded(refused: Project) -> None:
+    refused.json("rejections", "retry", "counter", "--all")
+
+    assert refused.json("rejections", "discard", "counter", "2", "--yes")["rejections"] == [2]
+    mend(refused)
+    refused.json("run", "--until-end")
+
+    assert rejected(refused) == [(1, "retried"), (2, "discarded"), (4, "retried")]
+    again = refused.axe("rejections", "discard", "counter", "1", "--yes")
+    assert again.stderr == "axe: the rejection 1 of counter is retried, which cannot become discarded; leave it out\n"
+
+
+def test_an_event_that_is_refused_again_after_a_reset_is_rejected_again(refused: Project) -> None:
+    refused.json("rejections", "discard", "counter", "--all", "--yes")
+
+    refused.json("reset", "counter", "--to", "2", "--yes")
+    refused.json("run", "--until-end")
+
+    assert rejected(refused) == [(1, "discarded"), (2, "rejected"), (4, "rejected")]
 
 
 @pytest.mark.parametrize("way", WAYS)

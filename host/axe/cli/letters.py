@@ -1,4 +1,4 @@
-"""``axe rejections retry``: what becomes of dead letters."""
+"""``axe rejections retry`` and ``discard``: what becomes of dead letters."""
 
 from __future__ import annotations
 
@@ -61,6 +61,58 @@ def retry(
             found = operations.retry(store, which, reason=why, dry_run=dry_run)
             note = _note(store, found)
     show(session, name, found, {"dry_run": dry_run, "note": note})
+
+
+def discard(
+    ctx: typer.Context,
+    name: Name,
+    ids: Ids = None,
+    *,
+    reason: Reason = None,
+    topic: Topic = None,
+    all_: All = False,
+    why: Why = None,
+    dry_run: DryRun = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
+) -> None:
+    """Do without events that were refused: they count no longer.
+
+    Their dead letters stay. One whose event is refused again, after a reset, is rejected again.
+    """
+    from .. import operations
+    from ..store import Letters
+
+    session: Session = ctx.obj
+    (name,) = session.require_known([name])
+    which = which_ones(ids, reason, topic, all_=all_)
+    with session.store(name) as store:
+        found = [] if store is None else operations.discard(store, which, dry_run=True)
+        letters = store.dead_letters(which=Letters(ids=tuple(found))) if store is not None and found else []
+    plan = _by_reason(letters)
+    shown = _table(name, plan)
+    if found and not dry_run:
+        if not yes:
+            session.ask("Do without these events?", shown, does="this takes rejections off the list")
+        with session.store(name) as store:
+            assert store is not None
+            # Those that were shown and no others, whatever was refused meanwhile.
+            operations.discard(store, Letters(ids=tuple(found)), reason=why)
+    document = {"processor": name, "rejections": found, "dry_run": dry_run, "plan": plan}
+    session.show(document, *([shown] if yes or dry_run or not found else []))
+
+
+def _by_reason(letters: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    ids: dict[str, list[int]] = {}
+    for letter in letters:
+        ids.setdefault(letter["reason"], []).append(letter["id"])
+    return [{"reason": reason, "rejections": found} for reason, found in ids.items()]
+
+
+def _table(name: str, plan: list[dict[str, Any]]) -> Any:
+    from ..letters import numbers
+
+    lines = [(name, len(row["rejections"]), numbers(row["rejections"]), row["reason"]) for row in plan]
+    return table(("processor", "#rejections", "ids", "reason"), lines)
 
 
 def which_ones(ids: Sequence[int] | None, reason: str | None, topic: str | None, *, all_: bool) -> Letters:

@@ -15,6 +15,7 @@ app = typer.Typer(
     help="Look at the events that were refused, and settle them.", no_args_is_help=True, rich_markup_mode=None
 )
 app.command(epilog=EPILOG)(letters.retry)
+app.command(epilog=EPILOG)(letters.discard)
 
 _SHORT = ("id", "topic", "partition", "offset", "timestamp", "reason", "attempts", "rejected_at", "status")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -65,7 +64,8 @@ def reset(
         session.show(document, moved)
         return
     if not yes:
-        _ask(session, moved, wipe=wipe)
+        what = "Move these positions and drop what was built?" if wipe else "Move these positions?"
+        session.ask(what, moved, does="this moves positions")
     for plan in plans:
         with session.store(plan.name, create=True, version=plan.version) as store:
             assert store is not None
@@ -155,18 +155,3 @@ def _rows(plan: _Plan, *, wipe: bool) -> list[dict[str, Any]]:
 def _table(rows: list[dict[str, Any]]) -> Any:
     lines = [[*list(row.values())[:-1], "yes" if row["wipe"] else "no"] for row in rows]
     return table(("processor", "partition", "#from", "#to", "wipe"), lines)
-
-
-def _ask(session: Session, plan: Any, *, wipe: bool) -> None:
-    """Show the plan and let somebody agree to it."""
-    from .session import console
-
-    if not session.interactive:
-        message = "this moves positions and nobody is there to be asked: add --yes, or --dry-run to see the plan"
-        raise ConfigError(message)
-    console(stderr=True).print(plan)
-    what = "Move these positions and drop what was built?" if wipe else "Move these positions?"
-    print(f"{what} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        session.warn("nothing was changed")
-        raise typer.Exit(1)

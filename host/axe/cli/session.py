@@ -198,6 +198,23 @@ class Session:
         """Say something on stderr, in one line."""
         print(f"axe: {clean(' '.join(message.split()))}", file=sys.stderr)  # noqa: T201
 
+    def ask(self, question: str, plan: Any, *, does: str) -> None:
+        """Show a plan and let somebody agree to it; ends the command where nobody does.
+
+        Raises:
+            ConfigError: nobody is there; ``does`` says what would be done.
+        """
+        import typer
+
+        if not self.interactive:
+            message = f"{does} and nobody is there to be asked: add --yes, or --dry-run to see the plan"
+            raise ConfigError(message)
+        console(stderr=True).print(plan)
+        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)  # noqa: T201
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            self.warn("nothing was changed")
+            raise typer.Exit(1)
+
     def guard_stdout(self) -> None:
         """With ``--json``, let whatever else writes to stdout (plugins, their children) write to stderr."""
         if not self.json or self._stdout is not None:

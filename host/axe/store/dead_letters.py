@@ -6,7 +6,18 @@ import base64
 import json
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, insert, literal, null, select, update
+from sqlalchemy import (
+    BindParameter,
+    ColumnElement,
+    Connection,
+    Select,
+    bindparam,
+    insert,
+    literal,
+    null,
+    select,
+    update,
+)
 
 from ..event import Rejection
 from . import tables
@@ -15,8 +26,6 @@ from .text import clean
 
 _TRIES_SINCE = 2
 """The format that has ``version`` and ``tries``."""
-# A statement has a limit of parameters.
-_IDS_AT_ONCE = 500
 
 
 def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
@@ -60,7 +69,9 @@ def chosen(which: Letters) -> list[ColumnElement[bool]]:
     letters = tables.dead_letters.c
     conditions: list[ColumnElement[bool]] = []
     if which.ids is not None:
-        conditions.append(letters.id.in_(which.ids))
+        # In the statement itself, which may have any number of them, and of parameters some thousands.
+        ids: BindParameter[Any] = bindparam(None, which.ids, expanding=True, literal_execute=True)
+        conditions.append(letters.id.in_(ids))
     if which.statuses is not None:
         conditions.append(letters.status.in_(which.statuses))
     if which.topic is not None:
@@ -76,9 +87,9 @@ def mark_dead_letters(connection: Connection, which: Letters, status: str) -> li
     # Locked: on PostgreSQL another transaction could change them, or add to them, between the two statements.
     meant = select(letters.c.id).where(*chosen(which)).order_by(letters.c.id).with_for_update()
     found = list(connection.scalars(meant))
-    for start in range(0, len(found), _IDS_AT_ONCE):
-        these = letters.c.id.in_(found[start : start + _IDS_AT_ONCE])
-        connection.execute(update(letters).where(these).values(status=status, tries=0))
+    if found:
+        these = chosen(Letters(ids=tuple(found)))
+        connection.execute(update(letters).where(*these).values(status=status, tries=0))
     return found
 
 
