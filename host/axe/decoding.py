@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from .config import Config
-from .decode import Decoded, JsonReader, RecordReader, event_type_of, key_decoder, reader
+from .decode import Decoded, JsonReader, RecordReader, event_type_of, key_decoder, reader_of
 from .errors import AxeError, DecodeError, PluginError, SourceUnavailable, StoreUnavailable
 from .event import RECORD_FORM, Event, Form, Record, Reject, Rejection
 from .hooks import Decoder, never_runs
@@ -68,13 +68,7 @@ class TopicDecoder:
         own = _own_decoder(topic, asked, processor)
         self.form = form
         self._own = own
-        self._read = reader(
-            topic,
-            decode=settings.decode,
-            schema=None if settings.schema is None else config.resolve(settings.schema),
-            max_bytes=settings.max_bytes,
-            max_depth=settings.max_depth,
-        )
+        self._read = reader_of(config, topic)
         self._few_are_wanted = False
         self._decode_key = key_decoder(settings.key, topic=topic)
         self._rule = event_type_of(settings.event_type, topic=topic)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
@@ -12,6 +13,7 @@ from .store.dead_letters import headers_from_json
 
 REJECTED, RETRY, RETRIED, DISCARDED = "rejected", "retry", "retried", "discarded"
 """Refused; to be retried by the worker; handled at last; not wanted."""
+_STATUSES = (REJECTED, RETRY, RETRIED, DISCARDED)
 
 
 def record_of(letter: Mapping[str, Any]) -> Record:
@@ -35,3 +37,19 @@ def numbers(ids: Iterable[int]) -> str:
         found = [number for _, number in run]
         runs.append(str(found[0]) if len(found) == 1 else f"{found[0]}-{found[-1]}")
     return ", ".join(runs)
+
+
+def concerns(row: Mapping[str, Any], number: int) -> bool:
+    """Tell whether a row of the history is about a letter: ``before`` has its number, under the status it had."""
+    before = json.loads(row["before"] or "null")
+    if not isinstance(before, dict):
+        return False
+    return any(_is_among(number, before[status]) for status in _STATUSES if isinstance(before.get(status), str))
+
+
+def _is_among(number: int, text: str) -> bool:
+    for run in text.split(", "):
+        first, _, last = run.partition("-")
+        if int(first) <= number <= int(last or first):
+            return True
+    return False

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import pty
+import sqlite3
 import subprocess
 import sys
 from typing import Any
@@ -131,6 +134,100 @@ def test_a_processor_that_never_ran_has_none_and_gets_no_database(project: Proje
     assert project.json("rejections", "retry", "counter", "--all")["rejections"] == []
 
     assert not (project.folder / "state").exists()
+
+
+# --- list and show
+
+
+TIMES = ("2026-03-01T12:00:00.000Z", "2026-03-02T12:00:00.000Z", "2026-03-03T12:00:00.000Z")
+
+
+@pytest.fixture
+def dated(refused: Project) -> Project:
+    """The three letters were refused on three days, and the first is discarded."""
+    refused.json("rejections", "discard", "counter", "1", "--yes")
+    with contextlib.closing(sqlite3.connect(refused.folder / "state" / "counter.db")) as connection, connection:
+        for number, at in enumerate(TIMES, 1):
+            connection.execute("UPDATE axe_dead_letters SET rejected_at = ? WHERE id = ?", (at, number))
+    return refused
+
+
+@pytest.mark.parametrize(
+    ("filters", "ids"),
+    [
+        ([], [1, 2, 3]),
+        (["--status", "discarded"], [1]),
+        (["--status", "retried"], []),
+        (["--topic", "studies"], [1, 2, 3]),
+        (["--topic", "other"], []),
+        (["--reason", "son 0"], [2, 3]),
+        (["--reason", "REASON"], []),
+        (["--reason", "%"], []),
+        (["--since", "2026-03-02T12:00:00Z"], [2, 3]),
+        (["--until", "2026-03-02T13:00:00+01:00"], [1]),
+        (["--since", "2026-03-02", "--until", "2026-03-03"], [2]),
+        (["--since", "-1h30m"], []),
+        (["--until", "-1h30m"], [1, 2, 3]),
+        (["--reason", "reason", "--limit", "2"], [1, 2]),
+    ],
+    ids=str,
+)
+def test_a_list_has_what_is_asked_for(dated: Project, filters: list[str], ids: list[int]) -> None:
+    assert [row["id"] for row in dated.json("rejections", "list", *filters)["rejections"]] == ids
+
+
+def test_groups_are_counted_by_reason(dated: Project) -> None:
+    groups = dated.json("rejections", "list", "--group")["groups"]
+
+    frequent = {"reason": "reason 0", "count": 2, "first": TIMES[1], "last": TIMES[2], "example": 2}
+    other = {"reason": "reason 1", "count": 1, "first": TIMES[0], "last": TIMES[0], "example": 1}
+    assert groups == [{"processor": "counter", **frequent}, {"processor": "counter", **other}]
+    lines = dated.axe("rejections", "list", "--group", "--limit", "1").stdout.splitlines()
+    assert [line.split()[:2] for line in lines] == [["processor", "rejections"], ["counter", "2"]]
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+@pytest.mark.parametrize("text", ["yesterday", "earliest", "12", "-9999999999w"])
+def test_what_is_no_time_is_refused(refused: Project, option: str, text: str) -> None:
+    done = refused.axe("rejections", "list", option, text)
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"axe: {option} {text!r} is neither an ISO time (2026-03-01T12:00:00Z) nor how long ago (-1h30m)\n"
+    )
+
+
+def test_a_letter_is_shown_decoded_with_its_history(refused: Project) -> None:
+    refused.json("rejections", "retry", "counter", "2", "3", "--why", "mended, I thought")
+    refused.json("run", "--until-end")
+    refused.json("rejections", "discard", "counter", "1", "--yes")
+
+    shown = refused.json("rejections", "show", "counter", "2")
+
+    assert (shown["decoded"], shown["not_decoded"]) == ({"n": 2, "bad": "reason 0"}, None)
+    assert (shown["version"], shown["attempts"]) == (1, 2)
+    retry, failed = shown["history"]
+    assert (retry["action"], retry["reason"], retry["before"]) == ("retry", "mended, I thought", {"rejected": "2-3"})
+    assert (failed["action"], failed["before"]["reason"]) == ("retry failed", "reason 0")
+    assert [row["action"] for row in refused.json("rejections", "show", "counter", "1")["history"]] == ["discard"]
+    text = refused.axe("rejections", "show", "counter", "2").stdout
+    assert '{"n": 2, "bad": "reason 0"}' in text
+    assert "; mended, I thought" in text
+
+
+def test_avro_is_decoded_with_the_schema_of_the_configuration(project: Project) -> None:
+    schema = {"type": "record", "name": "study", "fields": [{"name": "phase", "type": "string"}]}
+    (project.folder / "study.avsc").write_text(json.dumps(schema))
+    project.configure('[topics.studies]\ndecode = ["avro"]\nschema = "study.avsc"\n')
+    project.install("counter", COUNTING + '            raise axe.Reject("no")\n')
+    (project.folder / "data" / "studies.jsonl").write_bytes(b"\x04II\n\xff\xfe\n")
+
+    project.json("run", "--until-end")
+
+    assert project.json("rejections", "show", "counter", "1")["decoded"] == {"phase": "II"}
+    broken = project.json("rejections", "show", "counter", "2")
+    assert broken["decoded"] is None
+    assert broken["not_decoded"] == broken["reason"]
 
 
 # --- discard

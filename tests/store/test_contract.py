@@ -782,6 +782,12 @@ CHOICES = [
     Letters(statuses=("rejected", "retry"), topic="studies"),
     Letters(reason="odd"),
     Letters(reason="od"),
+    Letters(contains="d"),
+    Letters(contains="%"),
+    Letters(contains="E"),
+    Letters(since="2026", until="9"),
+    Letters(since="9"),
+    Letters(until="2026"),
     Letters(ids=(1, 2, 3), reason="odd", topic="studies", statuses=("rejected",)),
 ]
 
@@ -797,6 +803,16 @@ def test_dead_letters_are_chosen_as_letters_takes_them(store: Store, which: Lett
     assert [letter["id"] for letter in store.dead_letters(which=which, limit=1)] == meant[:1]
     assert mark(store, which, "discarded") == meant
     assert [letter["id"] for letter in store.dead_letters(which=Letters(statuses=("discarded",)))] == meant
+
+
+def test_the_history_is_read_oldest_first(store: Store) -> None:
+    with store.begin() as transaction:
+        transaction.audit("me", "first", "why", {"a": 1}, None)
+        transaction.audit("you", "second", None, None, [2])
+        transaction.commit()
+
+    found = [[row[name] for name in ("id", "who", "action", "reason", "before", "after")] for row in store.history()]
+    assert found == [[1, "me", "first", "why", '{"a": 1}', "null"], [2, "you", "second", None, "null", "[2]"]]
 
 
 def test_thousands_of_dead_letters_are_marked_at_once(store: Store) -> None:

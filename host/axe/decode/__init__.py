@@ -30,6 +30,7 @@ __all__ = [
     "event_type_of",
     "key_decoder",
     "reader",
+    "reader_of",
 ]
 
 DEFAULT_LINK = "json"
@@ -74,6 +75,19 @@ def reader(
     return _chain(decode or (DEFAULT_LINK,), f"topics.{topic}.decode", Limits(max_bytes, max_depth), schema)
 
 
+def reader_of(config: Config, topic: str) -> Callable[[bytes], Any]:
+    """Build what the table of a topic says; see ``reader``.
+
+    Raises:
+        ConfigError: it says something impossible.
+    """
+    settings = config.topic(topic)
+    schema = None if settings.schema is None else config.resolve(settings.schema)
+    return reader(
+        topic, decode=settings.decode, schema=schema, max_bytes=settings.max_bytes, max_depth=settings.max_depth
+    )
+
+
 def check_topic(config: Config, topic: str) -> None:
     """Build everything that the table of a topic asks for, and let it go again.
 
@@ -81,8 +95,7 @@ def check_topic(config: Config, topic: str) -> None:
         ConfigError: something cannot be built; names the setting.
     """
     settings = config.topic(topic)
-    schema = None if settings.schema is None else config.resolve(settings.schema)
-    reader(topic, decode=settings.decode, schema=schema, max_bytes=settings.max_bytes, max_depth=settings.max_depth)
+    reader_of(config, topic)
     key_decoder(settings.key, topic=topic)
     event_type_of(settings.event_type, topic=topic)
 

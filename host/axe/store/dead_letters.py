@@ -12,6 +12,7 @@ from sqlalchemy import (
     Connection,
     Select,
     bindparam,
+    func,
     insert,
     literal,
     null,
@@ -78,6 +79,13 @@ def chosen(which: Letters) -> list[ColumnElement[bool]]:
         conditions.append(letters.topic == which.topic)
     if which.reason is not None:
         conditions.append(letters.reason == which.reason)
+    if which.contains:
+        # Not by LIKE, which takes letters of either case for the same on SQLite alone.
+        conditions.append(func.replace(letters.reason, which.contains, "") != letters.reason)
+    if which.since is not None:
+        conditions.append(letters.rejected_at >= which.since)
+    if which.until is not None:
+        conditions.append(letters.rejected_at < which.until)
     return conditions
 
 

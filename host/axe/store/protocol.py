@@ -73,6 +73,12 @@ class Letters(NamedTuple):
     topic: str | None = None
     reason: str | None = None
     """The whole text of the reason."""
+    contains: str | None = None
+    """A part of it."""
+    since: str | None = None
+    """Rejected then or later; a time as ``rejected_at`` has it."""
+    until: str | None = None
+    """Rejected before then."""
 
     def takes(self, letter: Mapping[str, Any]) -> bool:
         """Tell whether a letter, with the columns of ``axe_dead_letters``, is one of them."""
@@ -81,6 +87,9 @@ class Letters(NamedTuple):
             and (self.statuses is None or letter["status"] in self.statuses)
             and (self.topic is None or letter["topic"] == self.topic)
             and (self.reason is None or letter["reason"] == self.reason)
+            and (self.contains is None or self.contains in letter["reason"])
+            and (self.since is None or letter["rejected_at"] >= self.since)
+            and (self.until is None or letter["rejected_at"] < self.until)
         )
 
 
@@ -297,6 +306,12 @@ class Store(Protocol):
 
     def count_dead_letters(self) -> int:
         """Count the dead letters whose events are missing in the state: those ``rejected``, and those to ``retry``."""
+
+    def history(self) -> list[dict[str, Any]]:
+        """Read what ``audit`` has noted, oldest first: each with the columns of ``axe_audit``.
+
+        ``before`` and ``after`` are JSON text.
+        """
 
     def workers(self) -> list[dict[str, Any]]:
         """Read who works on the processor: each with the columns of ``axe_workers``."""

@@ -159,6 +159,12 @@ class Store:
         with self._database.read() as connection:
             return int(connection.scalar(statement) or 0)
 
+    def history(self) -> list[dict[str, Any]]:
+        """Read what was done by hand, and what came of it, oldest first."""
+        with self._database.read() as connection:
+            rows = connection.execute(select(tables.audit).order_by(tables.audit.c.id))
+            return [dict(row._mapping) for row in rows]  # noqa: SLF001
+
     def workers(self) -> list[dict[str, Any]]:
         """Read who works on the processor, by their own account."""
         with self._database.read() as connection:
