@@ -14,7 +14,7 @@ import pytest
 import axe
 from axe import Event, Reject, State, operations
 from axe.errors import AxeError, SourceUnavailable
-from axe.store import Letters
+from axe.store import Letters, Store
 
 from .site import Keeping, KeepingChild, KeepingOne, Site, at, until
 
@@ -253,11 +253,49 @@ def test_what_a_reset_lets_come_again_is_not_handled_twice(site: Site) -> None:
     site.operate(lambda store: operations.reset(store, {axe.TopicPartition(site.topic, 0): 0}, wipe=True))
     handler = Keeping()
 
+    assert retry(site) == []
     site.run(handler)
 
     assert site.seen == [0, 1, 2, 3]
     assert handler.calls == ["on_reset", "on_start", "on_stop"]
-    assert statuses(site) == [(1, "rejected")]
+    assert statuses(site) == [(1, "reset")]
+    assert retry(site) == []
+
+
+def test_what_a_reset_lets_come_again_is_rejected_where_it_is_refused_again_or_passed_over(site: Site) -> None:
+    put(site, *range(6))
+    site.run(Keeping(refusing(1, 3, 5)))
+    first = axe.TopicPartition(site.topic, 0)
+    site.operate(operations.pause)
+
+    site.operate(lambda store: operations.reset(store, {first: 2}))
+    assert statuses(site) == [(1, "rejected"), (3, "reset"), (5, "reset")]
+    site.operate(lambda store: operations.reset(store, {first: 5}))
+    assert statuses(site) == [(1, "rejected"), (3, "rejected"), (5, "reset")]
+    site.operate(operations.resume)
+    site.run(Keeping(refusing(5)))
+
+    assert statuses(site) == [(1, "rejected"), (3, "rejected"), (5, "rejected")]
+    assert [attempts for *_, attempts in letters(site)] == [1, 1, 2]
+
+
+def test_an_event_that_the_position_is_before_is_left_to_come_by_itself(site: Site) -> None:
+    put(site, *range(4))
+    site.run(Keeping(refusing(1)))
+
+    def mark_it_all_the_same(store: Store) -> None:
+        operations.reset(store, {axe.TopicPartition(site.topic, 0): 1}, wipe=True)
+        with store.begin() as transaction:
+            transaction.mark_dead_letters(ALL, "retry")
+            transaction.commit()
+
+    site.operate(mark_it_all_the_same)
+    site.run(Keeping())
+
+    assert site.seen == [1, 2, 3]
+    ((_, status, reason, attempts),) = letters(site)
+    assert (status, attempts) == ("rejected", 1)
+    assert reason == f"not retried: the position of {site.topic}[0] is before it, so that it comes again by itself"
 
 
 def test_a_reset_behind_it_and_a_retry_are_both_done(site: Site) -> None:

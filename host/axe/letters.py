@@ -11,9 +11,9 @@ from typing import Any
 from .event import Record
 from .store.dead_letters import headers_from_json
 
-REJECTED, RETRY, RETRIED, DISCARDED = "rejected", "retry", "retried", "discarded"
-"""Refused; to be retried by the worker; handled at last; not wanted."""
-_STATUSES = (REJECTED, RETRY, RETRIED, DISCARDED)
+REJECTED, RETRY, RETRIED, DISCARDED, RESET = "rejected", "retry", "retried", "discarded", "reset"
+"""Refused; to be retried by the worker; handled at last; not wanted; read again, by a reset."""
+_STATUSES = (REJECTED, RETRY, RETRIED, DISCARDED, RESET)
 
 
 def record_of(letter: Mapping[str, Any]) -> Record:

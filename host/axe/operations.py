@@ -15,9 +15,9 @@ from typing import Any, Literal
 from .config import parse_start
 from .errors import AxeError, ConfigError, TopicMissing
 from .event import TopicPartition
-from .letters import DISCARDED, REJECTED, RETRY, numbers
+from .letters import DISCARDED, REJECTED, RESET, RETRY, numbers
 from .sources import Source
-from .store import Letters, Store
+from .store import Letters, Store, Transaction
 
 Target = int | str | datetime | timedelta | Mapping[TopicPartition, int]
 """Where to: what ``read_target`` takes."""
@@ -135,7 +135,8 @@ def reset(
 ) -> dict[TopicPartition, int | None]:
     """Move positions, and with ``wipe`` drop what the plugin built; returns the positions before.
 
-    The epoch goes up, so that a batch that is under way loses its compare-and-set and counts for nothing.
+    The epoch goes up, so that a batch that is under way loses its compare-and-set and counts for nothing. Dead
+    letters of events that are read again are those of the stream from now on, and no longer to be retried.
 
     Raises:
         ConfigError: a wipe that would leave the position of a partition; nothing is changed.
@@ -157,10 +158,23 @@ def reset(
         transaction.set_control(values)
         if wipe:
             transaction.wipe()
+        _let_come_again(transaction, before, targets)
         action = "reset and wipe" if wipe else "reset"
         transaction.audit(_who(), action, reason, as_audited(before), as_audited(targets))
         transaction.commit()
     return before
+
+
+def _let_come_again(
+    transaction: Transaction, before: Mapping[TopicPartition, int | None], targets: Mapping[TopicPartition, int]
+) -> None:
+    """Give dead letters whose events are read again to those: retried as well, they would take effect twice."""
+    for at, position in sorted(targets.items()):
+        here, was = Letters(topic=at.topic, partition=at.partition), before[at]
+        if was is not None and was < position:
+            # An earlier reset was to bring these, and this one passes over them.
+            transaction.mark_dead_letters(here._replace(statuses=(RESET,), begin=was, end=position), REJECTED)
+        transaction.mark_dead_letters(here._replace(statuses=(REJECTED, RETRY), begin=position), RESET)
 
 
 def pause(store: Store, reason: str | None = None) -> None:

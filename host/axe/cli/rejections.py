@@ -22,7 +22,7 @@ app.command(epilog=EPILOG)(letters.retry)
 app.command(epilog=EPILOG)(letters.discard)
 
 _SHORT = ("id", "topic", "partition", "offset", "timestamp", "reason", "attempts", "rejected_at", "status", "version")
-_Status = Literal["rejected", "retry", "retried", "discarded"]
+_Status = Literal["rejected", "retry", "retried", "discarded", "reset"]
 
 
 @app.command("list", epilog=EPILOG)

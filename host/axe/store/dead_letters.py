@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 from sqlalchemy import (
-    BindParameter,
     ColumnElement,
     Connection,
     Select,
@@ -17,6 +17,7 @@ from sqlalchemy import (
     literal,
     null,
     select,
+    true,
     update,
 )
 
@@ -27,6 +28,22 @@ from .text import clean
 
 _TRIES_SINCE = 2
 """The format that has ``version`` and ``tries``."""
+
+_of = tables.dead_letters.c
+_CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
+    # In the statement itself, which may have any number of them, and of parameters some thousands.
+    "ids": lambda ids: _of.id.in_(bindparam(None, ids, expanding=True, literal_execute=True)),
+    "statuses": _of.status.in_,
+    "topic": lambda topic: _of.topic == topic,
+    "partition": lambda partition: _of.partition == partition,
+    "begin": lambda offset: _of.offset >= offset,
+    "end": lambda offset: _of.offset < offset,
+    "reason": lambda reason: _of.reason == reason,
+    # Not by LIKE, which takes letters of either case for the same on SQLite alone.
+    "contains": lambda part: func.replace(_of.reason, part, "") != _of.reason if part else true(),
+    "since": lambda at: _of.rejected_at >= at,
+    "until": lambda at: _of.rejected_at < at,
+}
 
 
 def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
@@ -67,26 +84,7 @@ def letters_of(format_: int) -> Select[Any]:
 
 def chosen(which: Letters) -> list[ColumnElement[bool]]:
     """Return the conditions for letters to be meant; see ``Letters.takes``."""
-    letters = tables.dead_letters.c
-    conditions: list[ColumnElement[bool]] = []
-    if which.ids is not None:
-        # In the statement itself, which may have any number of them, and of parameters some thousands.
-        ids: BindParameter[Any] = bindparam(None, which.ids, expanding=True, literal_execute=True)
-        conditions.append(letters.id.in_(ids))
-    if which.statuses is not None:
-        conditions.append(letters.status.in_(which.statuses))
-    if which.topic is not None:
-        conditions.append(letters.topic == which.topic)
-    if which.reason is not None:
-        conditions.append(letters.reason == which.reason)
-    if which.contains:
-        # Not by LIKE, which takes letters of either case for the same on SQLite alone.
-        conditions.append(func.replace(letters.reason, which.contains, "") != letters.reason)
-    if which.since is not None:
-        conditions.append(letters.rejected_at >= which.since)
-    if which.until is not None:
-        conditions.append(letters.rejected_at < which.until)
-    return conditions
+    return [_CONDITIONS[name](given) for name, given in which._asdict().items() if given is not None]
 
 
 def mark_dead_letters(connection: Connection, which: Letters, status: str) -> list[int]:

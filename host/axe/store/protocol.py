@@ -71,6 +71,11 @@ class Letters(NamedTuple):
     ids: tuple[int, ...] | None = None
     statuses: tuple[str, ...] | None = None
     topic: str | None = None
+    partition: int | None = None
+    begin: int | None = None
+    """At this offset or behind it."""
+    end: int | None = None
+    """Before this offset."""
     reason: str | None = None
     """The whole text of the reason."""
     contains: str | None = None
@@ -86,6 +91,9 @@ class Letters(NamedTuple):
             (self.ids is None or letter["id"] in self.ids)
             and (self.statuses is None or letter["status"] in self.statuses)
             and (self.topic is None or letter["topic"] == self.topic)
+            and (self.partition is None or letter["partition"] == self.partition)
+            and (self.begin is None or letter["offset"] >= self.begin)
+            and (self.end is None or letter["offset"] < self.end)
             and (self.reason is None or letter["reason"] == self.reason)
             and (self.contains is None or self.contains in letter["reason"])
             and (self.since is None or letter["rejected_at"] >= self.since)
