@@ -39,6 +39,8 @@ class Deaths:
         self._worker = worker
         self._events_left = 0
         self._time_left_s = 0.0
+        # What this worker has counted: tried again after an outage, it has killed nobody.
+        self._counted: tuple[Record, int] | None = None
 
     def suspect(self) -> None:
         """Take the events that come next for deadly ones, as many as a batch may have had."""
@@ -73,9 +75,13 @@ class Deaths:
         with self._store.begin() as transaction:
             obey(transaction.control())
             transaction.advance(moves, self._worker)
-            epoch = moves[record.at].epoch
-            tried = transaction.note_attempt(record.at, record.offset, epoch=epoch, owner=self._worker)
+            if self._counted is not None and self._counted[0] == record:
+                tried = self._counted[1]
+            else:
+                epoch = moves[record.at].epoch
+                tried = transaction.note_attempt(record.at, record.offset, epoch=epoch, owner=self._worker)
             transaction.commit()
+        self._counted = record, tried
         deaths = tried - 1
         if deaths < DEATHS_UNTIL_FAILURE:
             return None
