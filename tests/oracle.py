@@ -7,9 +7,11 @@ the values notices an order that is wrong, and values that are of another moment
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -31,6 +33,22 @@ class Judgement(NamedTuple):
     applied: int
     rejected: int
     runs: int
+
+
+class Damaged(AssertionError):
+    """Events were lost, took effect twice, or did so out of order; how many of each, in one partition."""
+
+    def __init__(self, at: TopicPartition, seen: Sequence[int], wanted: Sequence[int]) -> None:
+        lost = sorted(set(wanted) - set(seen))
+        alien = sorted(set(seen) - set(wanted))
+        twice = sorted(offset for offset, times in Counter(seen).items() if times > 1)
+        # Each event that comes right after a later one.
+        disorder = [after for before, after in itertools.pairwise(seen) if after < before]
+        self.lost, self.twice, self.disorder = len(lost), len(twice), len(disorder)
+        super().__init__(
+            f"{at}: lost {lost[:9]}, twice {twice[:9]}, past the position or refused {alien[:9]}, "
+            f"out of order {disorder[:9]}"
+        )
 
 
 class Oracle:
@@ -82,10 +100,18 @@ def link(chain: str, offset: int, value: bytes) -> str:
     return hashlib.sha256(b"%s %d %s" % (chain.encode(), offset, value)).hexdigest()[:24]
 
 
-def verify(location: str | Path, events: Input, *, complete: bool = True, schema: str = f"axe_{NAME}") -> Judgement:
+def verify(
+    location: str | Path,
+    events: Input,
+    *,
+    complete: bool = True,
+    schema: str = f"axe_{NAME}",
+    begins: Mapping[TopicPartition, int] | None = None,
+) -> Judgement:
     """Judge a database, the path of a SQLite file or the URL of a PostgreSQL database, against the input.
 
     With ``complete`` every event has to be behind the positions; without, what is behind them is judged.
+    ``begins`` says from where on the state was built, where that is not the first offset.
 
     Raises:
         AssertionError: an event was lost, took effect twice or out of order, or a number does not add up.
@@ -95,13 +121,15 @@ def verify(location: str | Path, events: Input, *, complete: bool = True, schema
     applied = rejected = behind = 0
     counts: dict[str, int] = json.loads(values.get("counts", "{}"))
     for at, log in events.items():
-        position = positions.get(at, 0)
+        begin = (begins or {}).get(at, 0)
+        position = positions.get(at, begin)
         assert position <= len(log), f"{at}: the position {position} is past the end {len(log)}"
         if complete:
             assert position == len(log), f"{at}: the position is {position} of {len(log)}"
         seen = [offset for topic, part, offset, _ in rows if (topic, part) == at]
-        wanted = [offset for offset in range(position) if not is_rejected(offset)]
-        assert seen == wanted, f"{at}: {_difference(seen, wanted)}"
+        wanted = [offset for offset in range(begin, position) if not is_rejected(offset)]
+        if seen != wanted:
+            raise Damaged(at, seen, wanted)
         chain = ""
         for offset in wanted:
             chain = link(chain, offset, log[offset])
@@ -109,19 +137,12 @@ def verify(location: str | Path, events: Input, *, complete: bool = True, schema
         assert json.loads(values.get(key, '""')) == chain, f"{at}: the chain at {position} is not that of the input"
         assert counts.get(key, 0) == len(wanted), f"{at}: {counts.get(key)} counted, {len(wanted)} expected"
         refused = [(offset, value) for topic, part, offset, value in letters if (topic, part) == at]
-        expected = [(offset, log[offset]) for offset in range(position) if is_rejected(offset)]
+        expected = [(offset, log[offset]) for offset in range(begin, position) if is_rejected(offset)]
         assert refused == expected, f"{at}: the dead letters are not those of the input"
         applied, rejected, behind = applied + len(seen), rejected + len(refused), behind + position
     assert len(rows) == applied, "the table has rows of unknown partitions"
     assert len(letters) == rejected, "there are dead letters of unknown partitions"
     return Judgement(behind, applied, rejected, len({run for _, _, _, run in rows}))
-
-
-def _difference(seen: list[int], wanted: list[int]) -> str:
-    lost = sorted(set(wanted) - set(seen))
-    alien = sorted(set(seen) - set(wanted))
-    twice = sorted({offset for offset in seen if seen.count(offset) > 1}) if len(seen) != len(set(seen)) else []
-    return f"lost {lost[:9]}, twice {twice[:9]}, past the position or refused {alien[:9]}, else out of order"
 
 
 _SEEN = "SELECT topic, part, off, run FROM seen ORDER BY seq"

