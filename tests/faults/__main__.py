@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from .proofs import prove
 from .registry import ELSEWHERE, Scenario
 from .runner import registered, run, table_of, write_json
 
@@ -22,6 +23,8 @@ def main() -> None:
     if asked.list:
         console.print(_list(known))
         return
+    if asked.planted:
+        sys.exit(not prove())
     chosen = [one for one in known.values() if not asked.what or {one.name, one.row} & set(asked.what)]
     outcomes = run(chosen, seed=asked.seed, times=asked.times, minutes=asked.minutes, keep=asked.keep)
     console.print(table_of(outcomes))
@@ -41,6 +44,7 @@ def _arguments(known: dict[str, Scenario]) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, help="repeat each scenario for so long, each time with the next seed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a scenario that breaks")
+    parser.add_argument("--planted", action="store_true", help="plant bugs and see whether each is caught")
     parser.add_argument("--list", action="store_true", help="show the scenarios, and what covers the other rows")
     asked = parser.parse_args()
     if unknown := set(asked.what) - set(known) - {one.row for one in known.values()}:

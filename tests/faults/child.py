@@ -11,11 +11,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 import axe
+from tests.faults.planted import plant_what_is_asked_for
 from tests.oracle import NAME, Oracle
 
 
 def main() -> None:
     random.seed(int(os.environ.get("AXE_TEST_SEED", "0")))
+    plant_what_is_asked_for()
     app = axe.App(json.loads(Path(sys.argv[1]).read_text()))
     app.processors.add(id=NAME, handler=Oracle())
     print("ready", flush=True)  # the test waits for it

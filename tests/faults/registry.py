@@ -12,7 +12,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scenario:
-    """One scenario: ``short`` is how many faults a run of the tests injects, ``long`` how many one by hand does."""
+    """One scenario: ``short`` is how many faults a run of the tests injects, ``long`` how many one by hand does.
+
+    One whose short number is 0 takes too long for a run of the tests.
+    """
 
     name: str
     row: str

@@ -23,7 +23,7 @@ from tests.services import ServiceMissing
 from .registry import SCENARIOS, Scenario
 from .trial import Services, Trial, quantile
 
-FAMILIES = ("kills", "brokers", "databases")
+FAMILIES = ("kills", "brokers", "databases", "files", "topics")
 
 
 @dataclass
@@ -84,7 +84,7 @@ def run(
         with Progress(*columns, TimeElapsedColumn(), console=console, disable=not sys.stderr.isatty()) as bars:
             for one in scenarios:
                 outcome = Outcome(one.name, one.row, seed)
-                number = times or one.short
+                number = times or max(1, one.short)
                 task = bars.add_task(one.name, total=number)
                 until = time.monotonic() + 60 * (minutes or 0)
                 for at in range(seed, sys.maxsize):

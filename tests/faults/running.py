@@ -83,8 +83,6 @@ class AxeRun:
         entries = [f"{name} = axe_oracle:made" for name in self.names]
         (info / "entry_points.txt").write_text("\n".join(["[axe.processors]", *entries, ""]))
         (site / "axe_oracle.py").write_text(f"{handler}\nmade = Handler(('{topic}',))\n")
-        # Found by Python at each start, so that host, fork server and workers are alike.
-        (site / "sitecustomize.py").write_text("from tests.faults.planted import plant_what_is_asked_for\n")
         self._config = folder / "axe.toml"
         # The reporters that are installed beside the tests have no settings here.
         self._config.write_text(

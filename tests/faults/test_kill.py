@@ -3,85 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import axe
-from axe import TopicPartition
 
 from ..oracle import NAME, Oracle, verify
+from .site import Site
 
-CHILD = Path(__file__).parent / "child.py"
-PARTITIONS = 2
 FAILPOINTS = ("after_poll", "after_begin", "after_advance", "mid_handler", "before_commit", "after_commit", "in_reject")
 
 # Many processes one after the other: on a busy machine each takes seconds to come up.
 pytestmark = pytest.mark.timeout(600)
-
-
-class Site:
-    """A folder of events that grows, a place for the state, and the process that is killed."""
-
-    def __init__(self, folder: Path, state: str, *, batch: int) -> None:
-        self.folder = folder
-        self.state = state
-        self.location: str = state if "://" in state else str(folder / "state" / f"{NAME}.db")
-        self.events: dict[TopicPartition, list[bytes]] = {TopicPartition("studies", n): [] for n in range(PARTITIONS)}
-        self.config = folder / "config.json"
-        (folder / "topics" / "studies").mkdir(parents=True)
-        settings: dict[str, Any] = {
-            "source": f"file:{folder / 'topics'}",
-            "state": state,
-            "processors": {NAME: {"batch": {"events": batch}}},
-            "log": {"level": "error"},
-        }
-        self.config.write_text(json.dumps(settings))
-        self.started: list[subprocess.Popen[str]] = []
-
-    def append(self, count: int) -> None:
-        """Add events, spread over the partitions."""
-        for at, log in self.events.items():
-            lines = [b'{"n":%d,"p":%d}' % (len(log) + n, at.partition) for n in range(count // PARTITIONS)]
-            log.extend(lines)
-            with (self.folder / "topics" / "studies" / f"{at.partition}.jsonl").open("ab") as file:
-                file.write(b"".join(line + b"\n" for line in lines))
-
-    def start(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        """Start the process and wait until it is about to run."""
-        process = subprocess.Popen(
-            [sys.executable, str(CHILD), str(self.config), *arguments],
-            env={**os.environ, **environment},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.started.append(process)
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-        return process
-
-    def finish(self) -> None:
-        """Read to the end and judge."""
-        process = self.start("--until-end")
-        assert process.wait(timeout=180) == 0
-        verify(self.location, self.events)
-
-    def close(self) -> None:
-        """Leave no process behind."""
-        for process in self.started:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
 
 
 def kill_at_random(site: Site, *, kills: int, seed: int, each: int) -> None:

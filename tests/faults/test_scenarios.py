@@ -13,7 +13,7 @@ ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 16, 17, 18, 19, 21, 22, 23, 26, 28, 
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("name", [name for name, one in SCENARIOS.items() if one.short])
 def test_the_promise_holds_through(lent: Lent, name: str) -> None:
     scenario = SCENARIOS[name]
     outcome = Outcome(name, scenario.row, seed=1)
