@@ -40,14 +40,14 @@ def _says_so(run: AxeRun) -> Callable[[], bool]:
     return ask
 
 
-@scenario("F8", "PostgreSQL dies (immediate shutdown) and is started again", needs=_SERVICES, short=2, long=200)
+@scenario("F8", "PostgreSQL dies (immediate shutdown) and is started again", needs=_SERVICES, short=1, long=200)
 def postgresql_restarted(trial: Trial) -> None:
     feed = trial.feed(200, every_s=_EVERY_S)
     run = _on_postgresql(trial, feed)
     outages(trial, run, feed, trial.postgresql.stop, trial.postgresql.start, waits=_says_so(run))
 
 
-@scenario("F7", "connections to PostgreSQL are reset, and every new one", needs=_SERVICES, short=2, long=200)
+@scenario("F7", "connections to PostgreSQL are reset, and every new one", needs=_SERVICES, short=1, long=200)
 def postgresql_reset(trial: Trial) -> None:
     feed = trial.feed(200, every_s=_EVERY_S)
     proxy = trial.proxy(trial.postgresql.socket_path)
@@ -88,7 +88,7 @@ def both_reset(trial: Trial) -> None:
 
 
 @scenario(
-    "F8", "PostgreSQL is cut off between COMMIT and its reply, or before it", needs=_SERVICES, short=12, long=2_000
+    "F8", "PostgreSQL is cut off between COMMIT and its reply, or before it", needs=_SERVICES, short=8, long=2_000
 )
 def commit_reply_lost(trial: Trial) -> None:
     feed = trial.feed(200, every_s=_EVERY_S)

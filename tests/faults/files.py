@@ -23,7 +23,7 @@ def disk_full(trial: Trial) -> None:
         trial.fault()
 
 
-@scenario("F13", "others read, pause and wipe the same SQLite file meanwhile", needs=("kafka",), short=4, long=500)
+@scenario("F13", "others read, pause and wipe the same SQLite file meanwhile", needs=("kafka",), short=2, long=500)
 def many_at_one_file(trial: Trial) -> None:
     feed = trial.feed(1000)
     run = trial.axe(feed)
@@ -79,7 +79,7 @@ def file_damaged(trial: Trial) -> None:
     trial.judge(run.location, feed.input)
 
 
-@scenario("F28", "`axe reset --wipe` is killed half-way: before or after", needs=("kafka",), short=6, long=500)
+@scenario("F28", "`axe reset --wipe` is killed half-way: before or after", needs=("kafka",), short=4, long=500)
 def reset_killed(trial: Trial) -> None:
     feed = trial.feed(1000)
     run = trial.axe(feed)

@@ -36,13 +36,13 @@ class Recovery:
             self._since = None
 
 
-@scenario("F1", "kill -9 of a worker", needs=("kafka",), short=8, long=10_000)
+@scenario("F1", "kill -9 of a worker", needs=("kafka",), short=4, long=10_000)
 def kill_worker(trial: Trial) -> None:
     feed = trial.feed(500)
     kill_and_judge(trial, trial.axe(feed), feed, share_of_hosts=0)
 
 
-@scenario("F2", "kill -9 of the host: no orphan 2 s later, a restart goes on", needs=("kafka",), short=5, long=2_000)
+@scenario("F2", "kill -9 of the host: no orphan 2 s later, a restart goes on", needs=("kafka",), short=2, long=2_000)
 def kill_host(trial: Trial) -> None:
     feed = trial.feed(500)
     kill_and_judge(trial, trial.axe(feed), feed, share_of_hosts=1)
@@ -98,7 +98,7 @@ def kill_and_judge(trial: Trial, run: AxeRun, feed: Feed, *, share_of_hosts: flo
     return killed
 
 
-@scenario("F26", "SIGTERM in the middle: exit 0 within 10 s, all is left in order", needs=("kafka",), short=3, long=100)
+@scenario("F26", "SIGTERM in the middle: exit 0 within 10 s, all is left in order", needs=("kafka",), short=2, long=100)
 def sigterm(trial: Trial) -> None:
     feed = trial.feed(500)
     run = trial.axe(feed)
