@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from axe import TopicPartition, operations
+from axe import Reject, TopicPartition, operations
 from axe.store import SqlStore
 
-from .site import Keeping, Site, until
+from .site import Keeping, Site, at, until
 
 ALL_KINDS = ("behind_retention", "beyond_end", "topic_recreated", "cluster_changed", "version_changed")
 
@@ -210,3 +210,14 @@ def test_what_a_person_decides_at_that_moment_stands(site: Site, monkeypatch: py
     assert moved
     assert site.seen == [*range(10), 18, 19]
     assert [row[1] for row in audited(site)] == ["reset"]
+
+
+def test_a_rebuild_leaves_no_dead_letter_to_be_retried_whose_event_came_again(site: Site) -> None:
+    append(site, 10)
+    run(site, Keeping(at(3, 7, error=Reject)))
+    assert [offset for offset, _ in site.dead_letters] == [3, 7]
+
+    run(site, Keeping(at(7, error=Reject)), version=2, version_changed="rebuild")
+
+    assert site.seen == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+    assert site.sql('SELECT "offset", status FROM axe_dead_letters ORDER BY id') == [(3, "reset"), (7, "rejected")]

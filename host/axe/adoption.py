@@ -9,7 +9,7 @@ from .config import ProcessorConfig, parse_start
 from .errors import AxeError, PluginError
 from .event import TopicPartition
 from .fit import Cure, Log, cure, misfits, policy
-from .operations import as_audited
+from .operations import as_audited, let_come_again
 from .processor import Processor, Status
 from .sources import Source
 from .store import Control, Store, StoredPosition, Transaction
@@ -116,6 +116,7 @@ class Adoption:
         before, _ = transaction.move_by_hand(decided.targets)
         if decided.action == "rebuild":
             transaction.wipe()
+            let_come_again(transaction, before, decided.targets)
         shown = as_audited(before), as_audited(decided.targets)
         transaction.audit("axe", decided.action, decided.reason, *shown)
 

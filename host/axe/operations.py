@@ -158,14 +158,14 @@ def reset(
         transaction.set_control(values)
         if wipe:
             transaction.wipe()
-        _let_come_again(transaction, before, targets)
+        let_come_again(transaction, before, targets)
         action = "reset and wipe" if wipe else "reset"
         transaction.audit(_who(), action, reason, as_audited(before), as_audited(targets))
         transaction.commit()
     return before
 
 
-def _let_come_again(
+def let_come_again(
     transaction: Transaction, before: Mapping[TopicPartition, int | None], targets: Mapping[TopicPartition, int]
 ) -> None:
     """Give dead letters whose events are read again to those: retried as well, they would take effect twice."""
