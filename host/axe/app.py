@@ -23,6 +23,7 @@ from .processor import Processor
 from .runner import Runner
 from .sources import Source
 from .store import Store
+from .telling import keep_secret
 
 
 class _Callbacks:
@@ -55,6 +56,7 @@ class App:
 
     def __init__(self, config: str | Path | Mapping[str, Any] | None = None, *, discover: bool = False) -> None:
         self.config: Config = load(config)
+        keep_secret(self.config.secrets)
         self._callbacks = _Callbacks()
         self._place = Places(self.config)
         self.plugins: tuple[tuple[str, Any], ...] = (("axe-app", self._callbacks),)

@@ -14,6 +14,7 @@ from .places import Places
 from .processor import Processor
 from .sources import Source, is_built_in, open_source
 from .sources.member import Convoys
+from .telling import told
 from .turns import Turn, Turns
 
 
@@ -83,7 +84,7 @@ def bind(  # noqa: PLR0913 # the parts of a processor, most of them optional
         )
     except Exception as error:
         # Looking at a handler runs code of its own: properties.
-        said = str(error) if isinstance(error, PluginError) else f"{type(error).__name__}: {error}"
+        said = str(error) if isinstance(error, PluginError) else told(error)
         message = said if found is None else f"{found} cannot run: {said}"
         raise PluginError(message) from error
 

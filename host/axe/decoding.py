@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import functools
 import itertools
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -16,7 +15,7 @@ from .errors import AxeError, DecodeError, PluginError, SourceUnavailable, Store
 from .event import RECORD_FORM, Event, Form, Record, Reject, Rejection
 from .hooks import Decoder, never_runs
 from .processor import Processor
-from .telling import said, told
+from .telling import said, told, trace_of
 
 
 class Refused(NamedTuple):
@@ -40,8 +39,7 @@ class Failed(NamedTuple):
 
     def refused(self, attempts: int) -> Refused:
         """Say what becomes of it where it is set aside after so many attempts."""
-        trace = "".join(traceback.format_exception(self.exception))
-        return Refused(self.record, told(self.exception), trace, attempts)
+        return Refused(self.record, told(self.exception), trace_of(self.exception), attempts)
 
 
 Item = Event | Refused | Failed

@@ -23,6 +23,7 @@ from stevedore.named import NamedExtensionManager
 
 from .config import NAME, Config
 from .errors import AxeError, PluginError
+from .telling import told
 
 PROCESSORS = "axe.processors"
 PLUGINS = "axe.plugins"
@@ -319,13 +320,8 @@ def _plugin_error(found: Found | str, what: str, error: BaseException, module: s
 
 
 def _one_line(error: BaseException) -> str:
-    try:
-        said = " ".join(str(error).split())
-    except Exception:  # noqa: BLE001 - __str__ is the plugin's, too
-        said = ""
-    if len(said) > _LONGEST_REASON:
-        said = f"{said[:_LONGEST_REASON]}…"
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    said = told(error)
+    return said if len(said) <= _LONGEST_REASON else f"{said[:_LONGEST_REASON]}…"
 
 
 def _place(error: BaseException, package: str) -> str | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import operator
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from .event import RECORD_FORM, Event, Form, Record, Reject, are_flat, twins
 from .failpoints import failpoint, is_set
 from .processor import Processor
 from .sources.convoy import Chunk
+from .telling import trace_of
 
 if TYPE_CHECKING:
     from .store.protocol import HandlerState
@@ -163,7 +163,7 @@ class Dispatcher:
 
 
 def _refused(event: Event, reject: Reject) -> Refused:
-    return Refused(event.record, reason_of(reject), traceback.format_exc())
+    return Refused(event.record, reason_of(reject), trace_of(reject))
 
 
 def _interrupted(handler: Callable[[Event, Any], None]) -> Callable[[Event, Any], None]:

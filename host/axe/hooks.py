@@ -17,6 +17,7 @@ import pluggy
 from .config import did_you_mean
 from .errors import AxeError, PluginError
 from .event import CommitReport, Decision, Event, Failure, Record, Rejection
+from .telling import told
 
 if TYPE_CHECKING:
     from .sources import Source
@@ -203,7 +204,7 @@ def first_answer(manager: pluggy.PluginManager, hook: str, settings: Mapping[str
         except AxeError:
             raise
         except Exception as error:
-            message = f"{hook} of the plugin {name} failed: {type(error).__name__}: {error}"
+            message = f"{hook} of the plugin {name} failed: {told(error)}"
             raise PluginError(message) from error
         if answer is not None:
             return answer

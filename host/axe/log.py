@@ -7,7 +7,6 @@ as they are, and the lines arrive as plain text wherever that process sends its 
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -18,12 +17,10 @@ from typing import Any
 import structlog
 
 from .config import LogConfig, looks_secret
-from .telling import raised_at, told
+from .telling import MASK, keep_secret, masked, raised_at, told
 
 Logger = structlog.stdlib.BoundLogger
 
-_MASK = "***"
-_SHORTEST_SECRET = 4
 _DEEPEST = 8
 _LONGEST_ERROR = 200
 # No escape sequences and no second line out of a value: a topic or a plugin chose it.
@@ -51,12 +48,13 @@ def configure(log: LogConfig, *, debug: bool = False, secrets: Collection[str] =
     """Send the lines of this process to stderr, in the form and from the level of ``log``.
 
     For processes that are axe's own. Other libraries, plugins among them, are heard from ``warning`` on.
-    ``secrets`` are values that no line shows, wherever in it they stand, tracebacks included.
-    Calling it again replaces what the last call set.
+    ``secrets`` are values that no line shows from now on, wherever in it they stand, tracebacks included.
+    Calling it again replaces everything else that the last call set.
     """
     global _handler  # noqa: PLW0603 - the standard library's root logger is global, too
+    keep_secret(secrets)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_Formatter(_final_processors(log), secrets))
+    handler.setFormatter(_Formatter(_final_processors(log)))
     root = logging.getLogger()
     if _handler is not None:
         root.removeHandler(_handler)
@@ -112,26 +110,17 @@ def _final_processors(log: LogConfig) -> list[structlog.typing.Processor]:
 class _Formatter(structlog.stdlib.ProcessorFormatter):
     """Renders a line, then blots out every secret that is left in its text."""
 
-    def __init__(self, processors: list[structlog.typing.Processor], secrets: Collection[str]) -> None:
+    def __init__(self, processors: list[structlog.typing.Processor]) -> None:
         super().__init__(
             processors=processors,
             foreign_pre_chain=[structlog.stdlib.add_log_level, structlog.stdlib.add_logger_name, _redact],
             keep_exc_info=False,
             keep_stack_info=False,
         )
-        # As it is, as repr() shows it, as JSON does. A shorter value would blot out ordinary words.
-        forms = {
-            form
-            for secret in secrets
-            if len(secret) >= _SHORTEST_SECRET
-            for form in (secret, repr(secret)[1:-1], json.dumps(secret)[1:-1])
-        }
-        ordered = sorted(forms, key=len, reverse=True)
-        self._secrets = re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
     def format(self, record: logging.LogRecord) -> str:
-        line = _URL_PASSWORD.sub(rf"\1:{_MASK}@", super().format(record))
-        return self._secrets.sub(_MASK, line) if self._secrets else line
+        line = _URL_PASSWORD.sub(rf"\1:{MASK}@", super().format(record))
+        return masked(line)
 
 
 def _brief(logger: logging.Logger, _method: str, event_dict: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -156,7 +145,7 @@ def _redact(_logger: object, _method: str, event_dict: structlog.typing.EventDic
 
 def _clean(key: str, value: Any, depth: int = 0) -> Any:
     if looks_secret(key):
-        return _MASK
+        return MASK
     if isinstance(value, str):
         return _CONTROL.sub(lambda match: ascii(match[0])[1:-1], value.strip())
     if isinstance(value, bytes | bytearray | memoryview):

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from .errors import AxeError, ConfigError
+from .telling import keep_secret, said, told
 
 if TYPE_CHECKING:
     from .discovery import Found
@@ -168,6 +169,7 @@ def _learn(config_path: str | None, group: str, name: str) -> Probed:
     from .discovery import PROCESSORS, FoundStatus, discover, load, load_plugin
 
     config = load_config(config_path)
+    keep_secret(config.secrets)
     discovered = discover(config)
     among = discovered.processors if group == PROCESSORS else discovered.plugins
     # A name that is claimed twice has been told of already; of those that may run there is one.
@@ -207,8 +209,7 @@ def _main(request: str) -> NoReturn:
     try:
         probed = _learn(config, group, name)
     except BaseException as error:  # noqa: BLE001 - whatever a plugin raises, it is the finding
-        said = " ".join(str(error).split())
-        probed = Probed(reason=said if isinstance(error, AxeError) else f"{type(error).__name__}: {said}")
+        probed = Probed(reason=said(error) if isinstance(error, AxeError) else told(error))
     aside = Path(f"{result}.new")
     aside.write_text(json.dumps(probed))
     aside.replace(result)

@@ -47,14 +47,15 @@ class Retries:
         self._worker = batches.worker
         self._dispatcher = batches.dispatcher
         self._handling = Handling(batches.dispatcher)
-        self._is_due = False
+        self.are_due = False
+        """Whether letters may be marked: nobody has looked since the last adoption, or there was one."""
         self._done = self._failed = 0
         # The letter whose retry this worker has counted: begun once more after an outage, it has killed nobody.
         self._counted: int | None = None
 
     def begin(self) -> None:
         """Look for marked letters: positions have been adopted."""
-        self._is_due = True
+        self.are_due = True
 
     def work(self) -> bool:
         """Retry the oldest letter that is marked; False where there is none.
@@ -63,11 +64,9 @@ class Retries:
             Directed, PositionConflict: somebody has set something, or taken over.
             SourceUnavailable, StoreUnavailable: something is away; the letter stays marked.
         """
-        if not self._is_due:
-            return False
         found = self._store.dead_letters(which=_MARKED, limit=1)
         if not found:
-            self._is_due = False
+            self.are_due = False
             if self._done or self._failed:
                 self._log.info("dead letters were retried", done=self._done, rejected_again=self._failed)
                 self._done = self._failed = 0

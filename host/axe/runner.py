@@ -318,6 +318,8 @@ class Runner:
 
     def _retry(self) -> bool:
         """Retry a dead letter, if one is marked: before further batches."""
+        if not self._retries.are_due:
+            return False
         with self._turn_to_work:
             was_one = self._retries.work()
         self._presence.beat()

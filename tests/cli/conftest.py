@@ -11,7 +11,7 @@ import sys
 import textwrap
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
@@ -149,13 +149,13 @@ class Project:
         return json.loads(done.stdout)
 
     @contextmanager
-    def running(self, *words: str) -> Iterator[psutil.Popen]:
+    def running(self, *words: str, env: Mapping[str, str] | None = None) -> Iterator[psutil.Popen]:
         """Run ``axe`` for a ``with`` block, in a session of its own, of which nothing is left at the end."""
         with (self.folder / "log").open("a") as log:
             process = psutil.Popen(
                 [sys.executable, "-P", "-m", "axe", *words],
                 cwd=self.folder,
-                env=self.environment,
+                env=self.environment | dict(env or {}),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
