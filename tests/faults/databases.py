@@ -153,6 +153,7 @@ def zombie(trial: Trial) -> None:
                 time.sleep(0.1)
             assert first.position() > 0
             first_host.kill()
+            first_host.wait(timeout=5)
             wait_until(lambda: not is_alive(frozen), 5, "the zombie outlived its host")
             second_host.terminate()
             assert second_host.wait(timeout=20) == 0, second.log()
@@ -171,6 +172,7 @@ def zombie_in_a_transaction(trial: Trial) -> None:
             trial.fault()
             wait_until(lambda: second.count("holds rows of the processor"), SAID_S, f"it says nothing\n{second.log()}")
             first_host.kill()
+            first_host.wait(timeout=5)
             # Frozen, it does not see that its host is gone.
             frozen.kill()
             with trial.recovery(first):

@@ -21,6 +21,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 
 from axe import TopicPartition
 from tests.oracle import NAME
+from tests.services import tied_to_parent
 from tests.services.kafka import KafkaBroker, _silent
 
 ROOT = Path(__file__).parents[2]
@@ -114,7 +115,8 @@ class AxeRun:
         return process
 
     def _axe(self, *words: str, output: Any) -> psutil.Popen:
-        command = [sys.executable, "-m", "axe", "--config", str(self._config), *words]
+        # A run of scenarios that is killed itself leaves no host behind.
+        command = tied_to_parent([sys.executable, "-m", "axe", "--config", str(self._config), *words])
         return psutil.Popen(
             command,
             env=self._environment,
