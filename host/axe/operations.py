@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import itertools
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
@@ -223,6 +223,16 @@ def discard(store: Store, which: Letters, *, reason: str | None = None, dry_run:
         AxeError: one that is named is neither; nothing is changed.
     """
     return _mark(store, which, DISCARDED, (REJECTED, RETRY), reason=reason, dry_run=dry_run)
+
+
+def import_letters(store: Store, letters: Sequence[Mapping[str, Any]]) -> int:
+    """Add dead letters that are not there, by topic, partition and offset; return how many those were."""
+    with store.begin() as transaction:
+        added = sum(transaction.restore_dead_letter(letter) for letter in letters)
+        if added:
+            transaction.audit(_who(), "import", None, None, {"imported": added, "present": len(letters) - added})
+            transaction.commit()
+    return added
 
 
 def _mark(

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import pty
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -306,6 +307,113 @@ def test_an_event_that_is_refused_again_after_a_reset_is_rejected_again(refused:
     refused.json("run", "--until-end")
 
     assert rejected(refused) == [(1, "discarded"), (2, "rejected"), (4, "rejected")]
+
+
+# --- files, history
+
+
+def contents(project: Project, name: str = "counter") -> list[Any]:
+    with contextlib.closing(sqlite3.connect(project.folder / "state" / f"{name}.db")) as connection:
+        found = connection.execute("SELECT * FROM axe_dead_letters ORDER BY id").fetchall()
+    return [row[1:] for row in found]
+
+
+def test_what_was_exported_is_imported_as_it_was(project: Project) -> None:
+    project.install("counter", COUNTING + '            raise axe.Reject("no\\x00 é" * event.offset)\n')
+    envelope = {"key": "k", "headers": ["a", "1", "a", "2"], "ts": 1_700_000_000_123, "payload": '{"é": 1}'}
+    (project.folder / "data" / "studies.kcat").write_text(f"{json.dumps({**envelope, 'payload': None})}\n" * 2)
+    with (project.folder / "data" / "studies.kcat").open("a") as file:
+        file.write(f"{json.dumps(envelope)}\n")
+    project.json("run", "--until-end")
+    project.json("rejections", "discard", "counter", "2", "--yes")
+    before = contents(project)
+    assert len(before) == 3
+
+    exported = project.json("rejections", "export", "counter", "letters.jsonl")
+    assert exported == {"processor": "counter", "exported": 3, "file": "letters.jsonl"}
+    project.configure(state="sqlite:elsewhere")
+    first = project.json("rejections", "import", "counter", "letters.jsonl")
+    again = project.json("rejections", "import", "counter", "letters.jsonl")
+
+    assert first == {"processor": "counter", "imported": 3, "present": 0}
+    assert again == {"processor": "counter", "imported": 0, "present": 3}
+    shutil.move(project.folder / "elsewhere", project.folder / "state" / "elsewhere")
+    assert contents(project, "elsewhere/counter") == before
+
+
+def test_an_import_adds_what_is_not_there_and_leaves_the_rest(refused: Project) -> None:
+    refused.json("rejections", "retry", "counter", "3")
+    refused.json("rejections", "export", "counter", "letters.jsonl")
+    refused.json("rejections", "discard", "counter", "1", "--yes")
+    with contextlib.closing(sqlite3.connect(refused.folder / "state" / "counter.db")) as connection, connection:
+        connection.execute("DELETE FROM axe_dead_letters WHERE id > 1")
+
+    assert refused.json("rejections", "import", "counter", "letters.jsonl")["imported"] == 2
+
+    # Nothing is handled because of an import.
+    assert rejected(refused) == [(1, "discarded"), (2, "rejected"), (4, "rejected")]
+    mend(refused)
+    refused.json("rejections", "retry", "counter", "--all")
+    refused.json("run", "--until-end")
+    assert refused.json("state", "counter")["count"] == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"processor": "other"}, "it is one of 'other'"),
+        ({"topic": "../x"}, "'../x' is no name of a topic"),
+        ({"offset": -1}, "Expected `int` >= 0 - at `$.offset`"),
+        ({"value": "%"}, "Invalid base64 encoded string - at `$.value`"),
+        ({"encoding": "hex"}, "Invalid enum value 'hex' - at `$.encoding`"),
+        ({"status": "lost"}, "'lost' is no status"),
+        ({"rejected_at": "2026-03-01"}, "'2026-03-01' is no time in UTC"),
+        ({"timestamp": ""}, "'' is no time in UTC"),
+        ({"more": 1}, "Object contains unknown field `more`"),
+    ],
+    ids=str,
+)
+def test_a_bad_line_is_named_and_nothing_is_imported(refused: Project, change: dict[str, Any], said: str) -> None:
+    refused.json("rejections", "export", "counter", "letters.jsonl")
+    path = refused.folder / "letters.jsonl"
+    good, bad, last = path.read_text().splitlines()
+    path.write_text("\n".join((good, json.dumps(json.loads(bad) | change), last)))
+    with contextlib.closing(sqlite3.connect(refused.folder / "state" / "counter.db")) as connection, connection:
+        connection.execute("DELETE FROM axe_dead_letters")
+
+    done = refused.axe("rejections", "import", "counter", "letters.jsonl")
+
+    assert done.returncode == 1
+    assert done.stderr == f"axe: line 2 is no dead letter of counter: {said}; nothing was imported\n"
+    assert rejected(refused) == []
+
+
+def test_an_export_overwrites_nothing_and_is_for_its_owner(refused: Project) -> None:
+    refused.json("rejections", "export", "counter", "letters.jsonl")
+    assert (refused.folder / "letters.jsonl").stat().st_mode & 0o777 == 0o600
+
+    done = refused.axe("rejections", "export", "counter", "letters.jsonl")
+
+    assert (done.returncode, done.stderr) == (1, "axe: letters.jsonl: File exists\n")
+
+
+def test_the_history_has_what_was_done_to_all_processors(refused: Project) -> None:
+    refused.install("other", COUNTING)
+    refused.json("pause", "counter")
+    refused.json("pause", "other")
+    refused.json("rejections", "discard", "counter", "2", "3", "--why", "test data", "--yes")
+
+    rows = refused.json("history")["history"]
+
+    assert [(row["processor"], row["action"]) for row in rows] == [
+        ("counter", "pause"),
+        ("other", "pause"),
+        ("counter", "discard"),
+    ]
+    assert (rows[2]["before"], rows[2]["reason"]) == ({"rejected": "2-3"}, "test data")
+    assert [row["id"] for row in refused.json("history", "counter")["history"]] == [1, 2]
+    assert "rejected: 2-3" in refused.axe("history", "counter").stdout.splitlines()[2]
+    assert refused.axe("history", "nobody").returncode == 2
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -820,6 +820,24 @@ def test_the_history_is_read_oldest_first(store: Store) -> None:
     assert found == [[1, "me", "first", "why", '{"a": 1}', "null"], [2, "you", "second", None, "null", "[2]"]]
 
 
+def test_a_dead_letter_is_restored_as_it_was_unless_there_is_one(store: Store) -> None:
+    with store.begin() as transaction:
+        transaction.add_dead_letter(rejection())
+        transaction.mark_dead_letters(Letters(), "discarded")
+        transaction.commit()
+    (letter,) = store.dead_letters()
+    columns = {name: value for name, value in letter.items() if name not in ("id", "tries")}
+
+    with store.begin() as transaction:
+        assert not transaction.restore_dead_letter({**columns, "reason": "another"})
+        assert transaction.restore_dead_letter({**columns, "offset": 9})
+        transaction.commit()
+
+    kept, added = store.dead_letters()
+    assert kept == letter
+    assert added == {**letter, "id": added["id"], "offset": 9}
+
+
 def test_thousands_of_dead_letters_are_marked_at_once(store: Store) -> None:
     refuse(store, *["no"] * 2345)
 

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import AxeError, ConfigError
-from . import check, hold, processors, rejections, reset, run, state, status
+from . import check, history, hold, processors, rejections, reset, run, state, status
 from .session import EPILOG, Session, Unread
 
 _WITH_VALUE = ("--config",)
@@ -75,6 +75,7 @@ for _command, _name in (
     (hold.pause, "pause"),
     (hold.resume, "resume"),
     (state.state, "state"),
+    (history.history, "history"),
 ):
     app.command(_name, epilog=EPILOG)(_command)
 app.add_typer(rejections.app, name="rejections", epilog=EPILOG)

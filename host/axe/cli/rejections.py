@@ -11,7 +11,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ..errors import AxeError, ConfigError, DecodeError
-from . import letters
+from . import letter_files, letters
+from .history import read_event
 from .reset import parse_target
 from .session import EPILOG, Session, table
 
@@ -20,6 +21,8 @@ app = typer.Typer(
 )
 app.command(epilog=EPILOG)(letters.retry)
 app.command(epilog=EPILOG)(letters.discard)
+app.command(epilog=EPILOG)(letter_files.export)
+app.command("import", epilog=EPILOG)(letter_files.import_)
 
 _SHORT = ("id", "topic", "partition", "offset", "timestamp", "reason", "attempts", "rejected_at", "status", "version")
 _Status = Literal["rejected", "retry", "retried", "discarded", "reset"]
@@ -158,11 +161,6 @@ def _document(session: Session, name: str, letter: dict[str, Any], history: list
     document["headers"] = [{"name": header, **_shown("value", value)} for header, value in headers]
     document["history"] = [read_event(row) for row in history if concerns(row, letter["id"])]
     return document
-
-
-def read_event(row: dict[str, Any]) -> dict[str, Any]:
-    """Read the JSON of a row of the history."""
-    return {**row, **{part: json.loads(row[part] or "null") for part in ("before", "after")}}
 
 
 def _decoded(session: Session, letter: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -25,6 +25,7 @@ from ..event import Rejection
 from . import tables
 from .protocol import Letters
 from .text import clean
+from .upsert import insert_or_update
 
 _TRIES_SINCE = 2
 """The format that has ``version`` and ``tries``."""
@@ -97,6 +98,13 @@ def mark_dead_letters(connection: Connection, which: Letters, status: str) -> li
         these = chosen(Letters(ids=tuple(found)))
         connection.execute(update(letters).where(*these).values(status=status, tries=0))
     return found
+
+
+def restore_dead_letter(connection: Connection, letter: Mapping[str, Any]) -> bool:
+    """Add a letter as it is, unless there is one of the same event; tell whether it was added."""
+    texts = {name: clean(letter[name]) for name in ("reason", "error") if letter[name] is not None}
+    made = insert_or_update(connection.dialect.name, tables.dead_letters).values(**{**letter, **texts})
+    return bool(connection.execute(made.on_conflict_do_nothing()).rowcount)
 
 
 def note_retry(connection: Connection, number: int) -> int:

@@ -183,6 +183,12 @@ class Transaction(Protocol):
         Its status is ``rejected``, whatever it was, its version that which ``adopted`` has noted last.
         """
 
+    def restore_dead_letter(self, letter: Mapping[str, Any]) -> bool:
+        """Add a dead letter as it is, unless there is one of its topic, partition and offset; tell whether it was.
+
+        It has the columns of ``axe_dead_letters`` but for ``id``, which is given to it, and ``tries``.
+        """
+
     def mark_dead_letters(self, which: Letters, status: str) -> list[int]:
         """Give dead letters another status, and forget what ``note_retry`` has counted; return their ids in order.
 

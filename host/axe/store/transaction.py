@@ -17,7 +17,7 @@ from .compiled import Compiled
 from .connection import StateConnection
 from .control import CONTROL, to_control
 from .database import Database
-from .dead_letters import add_dead_letter, mark_dead_letters, note_retry
+from .dead_letters import add_dead_letter, mark_dead_letters, note_retry, restore_dead_letter
 from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over, to_positions
 from .protocol import Control, Letters, Move, StoredPosition
 from .state import State
@@ -126,6 +126,11 @@ class Transaction:
     def add_dead_letter(self, rejection: Rejection) -> None:
         """Store a refused event with its bytes; one that was refused before updates its row."""
         add_dead_letter(self.connection, rejection)
+
+    def restore_dead_letter(self, letter: Mapping[str, Any]) -> bool:
+        """Add a dead letter as it is, unless there is one of the same event."""
+        formats.require(self.connection, self._database.location)
+        return restore_dead_letter(self.connection, letter)
 
     def mark_dead_letters(self, which: Letters, status: str) -> list[int]:
         """Give dead letters another status; return their ids in order.

@@ -9,7 +9,7 @@ from sqlalchemy import Table
 
 
 def insert_or_update(dialect: str, table: Table) -> Any:
-    """Begin an ``INSERT`` into the table that takes ``on_conflict_do_update``, by the name of a dialect.
+    """Begin an ``INSERT`` that says what to do about a row that is there, by the name of a dialect.
 
     Its module is imported when it is needed: that of PostgreSQL takes a tenth of all imports of a worker.
     """
