@@ -14,7 +14,7 @@ def history(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only that of this processor.")] = None,
 ) -> int:
-    """Show what was done to processors by hand, and what came of it, the newest last."""
+    """Show what was done by hand, the newest last."""
     session: Session = ctx.obj
     rows: list[dict[str, Any]] = []
 
