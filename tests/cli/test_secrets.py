@@ -104,8 +104,7 @@ def written(folder: Path) -> Iterator[tuple[Path, bytes]]:
             yield path, path.read_bytes()
 
 
-@pytest.mark.parametrize("source", ["file:data", "kafka://127.0.0.1:1"])
-@pytest.mark.parametrize("form", ["console", "json"])
+@pytest.mark.parametrize(("source", "form"), [("file:data", "console"), ("kafka://127.0.0.1:1", "json")])
 def test_no_command_shows_a_secret(guarded: Project, source: str, form: str) -> None:
     config = guarded.folder / "axe.toml"
     config.write_text(
