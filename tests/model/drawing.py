@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeVar
 
 from hypothesis import strategies as st
 
-from .handler import WAYS
+from .handler import SQL, SQL_WAYS, WAYS
 from .model import ALWAYS, OPS, TOMBSTONE, WANTED, Policy, Spec
-from .world import Setup
+from .world import LOOP, Setup
 
 T = TypeVar("T")
 
@@ -41,6 +41,31 @@ class Published(NamedTuple):
     in_header: bool
 
 
+class Shape(NamedTuple):
+    """What a processor reads, and what about its workers lasts for the whole of a sequence."""
+
+    partitions: int
+    two_topics: bool
+    filters: bool
+    alone: bool
+    """Whether workers come one after the other, never beside each other."""
+    looks: bool
+    """Whether they look at the store in every round, or only with each batch."""
+    plain: bool
+    """Whether events use values alone, and no SQL."""
+
+
+def _shape(digits: Digits) -> Shape:
+    return Shape(
+        partitions=digits.pick((1, 2)),
+        two_topics=digits.pick((False, True)),
+        filters=digits.pick((False, True)),
+        alone=digits.pick((False, False, True)),
+        looks=digits.pick((True, False)),
+        plain=digits.pick((False, True)),
+    )
+
+
 def _do(digits: Digits) -> list[str]:
     ops = [digits.pick(list(OPS)) for _ in range(4)]
     return list(dict.fromkeys(ops[: digits.pick((1, 2, 3, 4, 0))]))
@@ -49,7 +74,7 @@ def _do(digits: Digits) -> list[str]:
 def _published(numbers: tuple[int, int]) -> Published:
     do, digits = _do(Digits(numbers[0])), Digits(numbers[1])
     kind = digits.pick(("well", "well", "reject", "reject", "fail", "fail", "fail", "kill", "junk", "tombstone"))
-    times, type_ = digits.pick((1, 1, 1, 2, 5, 70)), digits.pick((WANTED, WANTED, "other"))
+    times, type_ = digits.pick((1, 1, 1, 1, 2, 2, 5, 70)), digits.pick((WANTED, WANTED, "other"))
     in_header, early = digits.pick((True, False)), digits.pick((False, True))
     fails, way = digits.pick((1, 2, ALWAYS)), digits.pick(WAYS)
     spec: Spec = {"do": do}
@@ -61,7 +86,7 @@ def _published(numbers: tuple[int, int]) -> Published:
         case "reject":
             spec |= {"end": "reject", "early": early}
         case "kill":
-            spec |= {"kills": fails}
+            spec |= {"kills": 1 if fails == 1 else ALWAYS}
         case "fail":
             spec |= {"fails": fails, "way": way, "early": early}
             if answer := digits.pick((None, None, "retry", "reject", "pause", "stop")):
@@ -69,6 +94,14 @@ def _published(numbers: tuple[int, int]) -> Published:
             if digits.pick((False, False, True)):
                 spec["end"] = "reject"
     return Published(spec, times, type_, in_header)
+
+
+def without_sql(spec: Spec) -> Spec:
+    """Let an event use values alone: whoever uses SQL makes axe more careful about all events."""
+    plain = {**spec, "do": [op for op in spec["do"] if op not in SQL]}
+    if spec.get("way") in SQL_WAYS:
+        plain["way"] = "raise"
+    return plain
 
 
 def _policy(digits: Digits) -> Policy:
@@ -110,13 +143,16 @@ def _action(number: int) -> tuple[Any, ...]:
         case "reset":
             return kind, *_reset(digits)
         case "takeover":
-            kill_at = digits.pick((None, None, *range(15)))
+            kill_at = digits.pick((None, None, 3, 6, *range(LOOP, LOOP + 10)))
             return kind, _policy(digits), _setup(digits), kill_at
     return (kind,)
 
 
+SHAPES = _NUMBERS.map(lambda number: _shape(Digits(number)))
 EVENTS = st.lists(st.tuples(_NUMBERS, _NUMBERS).map(_published), min_size=1, max_size=6)
 WORKERS = _NUMBERS.map(lambda number: (_policy(digits := Digits(number)), _setup(digits)))
 RESETS = _NUMBERS.map(lambda number: _reset(Digits(number)))
 PARTITIONS = st.integers(0, 2)
-PLANS = st.one_of(st.just({}), st.dictionaries(st.integers(0, 14), _NUMBERS.map(_action), min_size=1, max_size=4))
+# At the start, and in the loop.
+_POINTS = st.one_of(st.integers(LOOP, LOOP + 20), st.integers(0, 9))
+PLANS = st.one_of(st.just({}), st.dictionaries(_POINTS, _NUMBERS.map(_action), min_size=1, max_size=4))

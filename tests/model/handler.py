@@ -41,7 +41,7 @@ class Handler:
         self.worker = worker
         self.judged: dict[tuple[At, int], int] = {}
         self.rejections: list[tuple[str, int, int]] = []
-        self.events = 0
+        self.events = self.calls = 0
         self._kept: list[Any] = []
         self._insert = ""
 
@@ -85,6 +85,7 @@ class Handler:
         self.events += report.events
 
     def handle(self, event: Event, state: State) -> None:
+        self.calls += 1
         at, offset = (event.topic, event.partition), event.offset
         spec: Spec = TOMBSTONE if event.value is None else event.value
         for kept in self._kept:
@@ -185,11 +186,12 @@ class Handler:
 
 
 _INSERT = text("INSERT INTO seen (topic, part, off) VALUES (:topic, :part, :off)")
+SQL = ("cursor", "connection", "session", "undone")
 _OPS = {
     op: getattr(Handler, op)
     for op in (
         *("count", "chain", "nest", "set", "remove", "keep", "own", "tmp", "sweep"),
-        *("cursor", "connection", "session", "undone"),
+        *SQL,
     )
 }
 _WAYS: dict[str, Callable[[Handler, State], None]] = {
@@ -202,6 +204,7 @@ _WAYS: dict[str, Callable[[Handler, State], None]] = {
     "commit": Handler.is_refused_at_the_commit,
 }
 WAYS = tuple(_WAYS)
+SQL_WAYS = ("sql", "savepoint", "end", "commit")
 
 
 class OneByOne(Handler):

@@ -31,7 +31,7 @@ class Judge:
         self._model, self._world = model, world
         # Of workers, the last of which began while the others were under way.
         self._runs: list[_Run] = []
-        self._epochs: dict[At, int] = {}
+        self._before: Stored | None = None
         world.check, world.died = self.check, model.die
         world.deaths_at = lambda at, offset: model.deaths.get((at, offset), 0)
 
@@ -77,18 +77,24 @@ class Judge:
 
     def _compare(self, stored: Stored) -> None:
         model = self._model
+        is_held, before = model.paused or model.pending, dict(model.positions)
         if model.pending and stored.pending is None:
             model.adopted()
         assert (stored.pending is not None) == model.pending, f"pending is {stored.pending}"
-        for at, epoch in self._epochs.items():
-            assert stored.epochs[at] >= epoch, f"the epoch of {at} went down"
-        self._epochs = stored.epochs
+        self._compare_epochs(stored)
         for at in model.log:
             self._follow(at, stored.positions.get(at, 0), stored)
+        assert model.positions == before or not is_held, "a batch was committed though the processor is held"
         self._compare_hold(stored)
         assert stored.values == model.values
         assert stored.rows == {at: rows for at, rows in model.rows.items() if rows}
         assert stored.letters == model.letters
+
+    def _compare_epochs(self, stored: Stored) -> None:
+        before, self._before = self._before or stored, stored
+        for at, epoch in before.epochs.items():
+            is_taken_over = stored.owners[at] != before.owners[at]
+            assert stored.epochs[at] >= epoch + is_taken_over, f"{at}: epoch {epoch}, then {stored.epochs[at]}"
 
     def _follow(self, at: At, position: int, stored: Stored) -> None:
         model = self._model
@@ -163,6 +169,7 @@ class Judge:
         if start.is_held:
             before = start.stored
             assert (stored.positions, stored.pending) == (before.positions, before.pending), "it ran though it is held"
+            assert worker.handler.calls == 0, "it handled events though it is held"
             return
         fates = {at: [in_peace(entry.spec, run.policy) for entry in ahead] for at, ahead in start.ahead.items()}
         blocked = {at: _first_block(start.ahead[at], fates[at]) for at in fates}

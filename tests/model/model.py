@@ -156,7 +156,7 @@ OPS: dict[str, Effect] = {
     # A row, undone again by the handler itself.
     "undone": _nothing,
 }
-TOMBSTONE: Spec = {"do": ["count", "cursor"], "form": "tombstone"}
+TOMBSTONE: Spec = {"do": ["count", "chain"], "form": "tombstone"}
 
 
 def name(at: At) -> str:

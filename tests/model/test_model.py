@@ -31,10 +31,10 @@ from axe import TopicPartition, operations
 from axe.errors import ConfigError
 from axe.sources.memory import MemorySource
 
-from .drawing import EVENTS, PARTITIONS, PLANS, RESETS, WORKERS, Published
+from .drawing import EVENTS, PARTITIONS, PLANS, RESETS, SHAPES, WORKERS, Published, Shape, without_sql
 from .judge import Judge
 from .model import WANTED, At, Model, Policy
-from .world import Setup, Worker, World, interrupt, kill, lose_the_source, lose_the_store
+from .world import LOOP, Setup, Worker, World, interrupt, kill, lose_the_source, lose_the_store
 
 EXAMPLES = int(os.environ.get("AXE_TEST_EXAMPLES", "0"))
 
@@ -67,35 +67,19 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self, folder: Path, url: str) -> None:
         super().__init__()
-        self._folder = tempfile.TemporaryDirectory(dir=folder)
-        self._url = url
+        self._root, self._url = folder, url
 
-    @initialize(
-        partitions=st.integers(1, 2),
-        two_topics=st.booleans(),
-        filters=st.booleans(),
-        alone=st.booleans(),
-        looks=st.booleans(),
-        events=EVENTS,
-        worker=WORKERS,
-    )
-    def begin(
-        self,
-        partitions: int,
-        two_topics: bool,
-        filters: bool,
-        alone: bool,
-        looks: bool,
-        events: Sequence[Published],
-        worker: Any,
-    ) -> None:
-        axe.upkeep.LOOK_S = 0 if looks else 1e6  # type: ignore[assignment] # without an end
-        ats: list[At] = [("a", number) for number in range(partitions)] + [("b", 0)] * two_topics
-        topics = ("a/wanted" if filters else "a", "b")[: 1 + two_topics]
-        self.filtered = {"a"} if filters else set()
+    @initialize(shape=SHAPES, events=EVENTS, worker=WORKERS)
+    def begin(self, shape: Shape, events: Sequence[Published], worker: Any) -> None:
+        axe.upkeep.LOOK_S = 0 if shape.looks else 1e6  # type: ignore[assignment] # without an end
+        ats: list[At] = [("a", number) for number in range(shape.partitions)] + [("b", 0)] * shape.two_topics
+        topics = ("a/wanted" if shape.filters else "a", "b")[: 1 + shape.two_topics]
+        self.is_plain = shape.plain
+        self.filtered = {"a"} if shape.filters else set()
         self.model = Model(ats)
+        self._folder = tempfile.TemporaryDirectory(dir=self._root)
         name = f"p{next(self.numbers)}"
-        self.world = World(Path(self._folder.name), self._url, name, topics, alone=alone)
+        self.world = World(Path(self._folder.name), self._url, name, topics, alone=shape.alone)
         for topic in {at[0] for at in ats}:
             self.world.memory.create_topic(topic, sum(at[0] == topic for at in ats))
         self.operator = self.world.store()
@@ -107,8 +91,10 @@ class Machine(RuleBasedStateMachine):
 
     def _append(self, at: At, events: Sequence[Published]) -> None:
         for spec, times, kind, in_header in events:
+            # What does not decode, and tombstones, are what they are.
+            wished = without_sql(spec) if self.is_plain and "form" not in spec else spec
             by_header = in_header or "form" in spec
-            said = spec if by_header else {**spec, "type": kind}
+            said = wished if by_header else {**wished, "type": kind}
             for _ in range(times):
                 entry = self.model.append(at, said, wanted=kind == WANTED or at[0] not in self.filtered)
                 self.world.memory.append(at[0], entry.raw, partition=at[1], type=kind if by_header else None)
@@ -121,6 +107,7 @@ class Machine(RuleBasedStateMachine):
     @rule(partition=PARTITIONS, events=EVENTS, worker=WORKERS, plan=PLANS)
     def run(self, partition: int, events: Sequence[Published], worker: Any, plan: dict[int, Any]) -> None:
         self.append(partition, events)
+        self.resume()
         actions = {point: self._action(*action) for point, action in plan.items()}
         self.judge.watch(Worker(self.world, *worker, actions))
 
@@ -136,13 +123,31 @@ class Machine(RuleBasedStateMachine):
         self.resume_and_run(worker, plan)
 
     @rule(worker=WORKERS)
-    def pause_and_run(self, worker: Any) -> None:
+    def pause_run_and_resume(self, worker: Any) -> None:
         self.pause()
         self.judge.watch(Worker(self.world, *worker))
+        self.resume_and_run(worker, {})
+
+    @rule(events=EVENTS, worker=WORKERS, point=st.integers(0, 20), other=WORKERS)
+    def run_and_be_taken_over(self, events: Sequence[Published], worker: Any, point: int, other: Any) -> None:
+        self.run(0, events, worker, {LOOP + point: ("takeover", *other, None)})
 
     @rule(worker=WORKERS)
     def run_again(self, worker: Any) -> None:
         self.judge.watch(Worker(self.world, *worker))
+
+    @rule(worker=WORKERS)
+    def resume_and_run_until_none_dies(self, worker: Any) -> None:
+        """Events that kill are found, however often that takes: no worker in a row of five dies in vain."""
+        self.resume()
+        in_vain = 0
+        for _ in range(12):
+            before = dict(self.model.positions)
+            self.judge.watch(last := Worker(self.world, *worker))
+            if not last.is_dead:
+                break
+            in_vain = in_vain + 1 if self.model.positions == before else 0
+            assert in_vain < 5, "workers die for ever"
 
     def pause(self) -> None:
         operations.pause(self.operator)
@@ -228,7 +233,7 @@ def _run(folder: Path, url: str, examples: int) -> None:
         lambda: Machine(folder, url),
         settings=settings(
             max_examples=examples,
-            stateful_step_count=12,
+            stateful_step_count=8,
             deadline=None,
             suppress_health_check=list(HealthCheck),
         ),
