@@ -1,4 +1,4 @@
-"""Every scenario with its short number; `python -m tests.faults` runs them longer and shows the figures."""
+"""Scenarios with their short numbers; `python -m tests.faults` runs all of them, longer, and shows the figures."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from .registry import ELSEWHERE
 from .runner import Outcome, registered, round_of
 
 SCENARIOS = registered()
+# Those wait for a service to come back, within limits that a busy machine does not keep: the programme alone runs them.
+_NOT_IN_EVERY_RUN = ("F3", "F6", "F7", "F8")
+STEADY = [name for name, one in SCENARIOS.items() if one.short and one.row not in _NOT_IN_EVERY_RUN]
 ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 14, 16, 17, 18, 19, 21, 22, 23, 26, 28, 29)
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("name", [name for name, one in SCENARIOS.items() if one.short])
+@pytest.mark.parametrize("name", STEADY)
 def test_the_promise_holds_through(lent: Lent, name: str) -> None:
     scenario = SCENARIOS[name]
     outcome = Outcome(name, scenario.row, seed=1)
