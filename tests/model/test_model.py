@@ -52,6 +52,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     log.setLevel(level)
 
 
+MENDED = Policy("reject", 0, None, mended=True)
 SIMPLE: dict[str, Any] = {
     "kill": kill,
     "store": lose_the_store,
@@ -110,6 +111,9 @@ class Machine(RuleBasedStateMachine):
         self.resume()
         actions = {point: self._action(*action) for point, action in plan.items()}
         self.judge.watch(Worker(self.world, *worker, actions))
+        if self.model.failed or self.model.paused:
+            # The next worker leaves alone what is held, however it is set up.
+            self.judge.watch(Worker(self.world, MENDED, Setup(1000, 16, many=False, generous=False)))
 
     @rule(worker=WORKERS, plan=PLANS)
     def resume_and_run(self, worker: Any, plan: dict[int, Any]) -> None:
@@ -220,7 +224,7 @@ class Machine(RuleBasedStateMachine):
         try:
             if not self.world.faults:
                 self.resume()
-                self.run_again((Policy("reject", 0, None, mended=True), Setup(1000, 16, many=False, generous=False)))
+                self.run_again((MENDED, Setup(1000, 16, many=False, generous=False)))
                 assert self.model.positions == {at: self.model.end(at) for at in self.model.log}
         finally:
             self.operator.close()

@@ -119,8 +119,9 @@ class Worker:
         raise Dead
 
     def accused(self, at: At, offset: int) -> None:
-        # The first death of all makes those that follow count the next ones.
-        is_true = self.world.deaths_at(at, offset) >= 3 and self.world.deaths >= 4
+        # The first death of all makes those that follow count the next ones; where workers come beside each other,
+        # a takeover does so, too.
+        is_true = self.world.deaths_at(at, offset) >= 3 and self.world.deaths >= 3 + self.world.alone
         if not (self.is_dead or is_true):
             self.world.faults.append(AssertionError(f"{at}@{offset} is said to have killed three workers"))
 
