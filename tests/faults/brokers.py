@@ -69,7 +69,7 @@ def broker_stopped(trial: Trial) -> None:
     outages(trial, trial.axe(feed), feed, trial.kafka.stop, trial.kafka.start)
 
 
-@scenario("F3", "the broker is frozen and goes on", needs=("kafka",), short=0, long=200)
+@scenario("F3", "the broker is frozen and goes on", needs=("kafka",), short=1, long=200)
 def broker_frozen(trial: Trial) -> None:
     feed = trial.feed(200)
     outages(trial, trial.axe(feed), feed, trial.kafka.pause, trial.kafka.resume)

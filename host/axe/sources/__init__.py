@@ -45,7 +45,7 @@ class Interrupted(Exception):
 class Source(Protocol):
     """One reader of a log. Used from one thread; it keeps no position that outlives it.
 
-    Every method may raise SourceUnavailable, which means: wait and try again.
+    Every method may raise SourceUnavailable, which means: wait and try again. What was assigned is let go of by that.
     """
 
     form: Form

@@ -67,7 +67,6 @@ class KafkaSource:
         self._outage: KafkaError | None = None
         self._refusal: KafkaError | None = None
         self._failures = Failures()
-        self._held: list[Message] = []
         self._assigned: dict[TopicPartition, int] = {}
         self._slices = Slices()
         settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
@@ -180,7 +179,6 @@ class KafkaSource:
         It forgets the records of an earlier assignment by itself, but not the errors. None is lost: what is
         still so comes again, for the client begins anew with each assignment.
         """
-        self._held.clear()
         while self._consumer.consume(SLICE_EVENTS, 0):
             pass
 
@@ -191,14 +189,11 @@ class KafkaSource:
         """
         taken: list[Message] = []
         reached: dict[TopicPartition, int] = {}
-        messages, self._held = self._held, []
-        if not messages:
-            # Not consume(n, timeout): it waits for all n. And not a truth test: a tombstone is falsy.
-            first = self._consumer.poll(timeout_s)
-            if first is None:
-                self._complain_if_away()
-            else:
-                messages = [first]
+        # Not consume(n, timeout): it waits for all n. And not a truth test: a tombstone is falsy.
+        first = self._consumer.poll(timeout_s)
+        messages = [] if first is None else [first]
+        if first is None:
+            self._complain_if_away()
         while messages:
             if any(map(Message.error, messages)):
                 messages = self._without_ends(messages, reached)
@@ -308,10 +303,10 @@ class KafkaSource:
     def _raise(self, error: KafkaError, subject: str) -> NoReturn:
         cause = error
         if trouble(error) is Trouble.UNAVAILABLE and not self._closed:
-            # The call itself says only that nothing answered; why, the callbacks know, and they are
-            # called by a poll. A record that this one brings waits for the next fetch.
-            held = self._consumer.poll(0)
-            if held is not None:
-                self._held.append(held)
+            # The call itself says only that nothing answered; why, the callbacks know, and they are called by a poll.
+            # And records that wait in the client hold on to the broker that they came from: should that one be left
+            # out of an answer (it is, for a moment, when it was frozen), the client looks for no other until they go.
+            self._consumer.unassign()
+            self._drop_waiting()
             cause = self._refusal or error
         raise translated(cause, subject, self._brokers, str(self._failures)) from KafkaException(error)
