@@ -23,6 +23,7 @@ from .failpoints import failpoint
 from .flood import Flood
 from .handling import Ended, Handling, Spoiled
 from .hooks import notify
+from .order import KeyOrder
 from .processor import Processor
 from .reading import Reading
 from .stages import Stages
@@ -56,6 +57,7 @@ class Batches:
         trial: Trial,
         deaths: Deaths,
         flood: Flood,
+        order: KeyOrder | None,
         worker: str,
     ) -> None:
         self.events = 0
@@ -71,6 +73,7 @@ class Batches:
         self._trial = trial
         self._deaths = deaths
         self._flood = flood
+        self.order = order
         self.worker = worker
         self._handling = Handling(dispatcher)
         self._runs_plugin = False
@@ -89,6 +92,11 @@ class Batches:
         """How many events the next batch should have at most."""
         # An event on trial is tried alone: nothing that went well runs again for it. So are those that may be deadly.
         return 1 if self._trial.is_on or self._deaths.is_near else self._slice or self._limit
+
+    def begin(self) -> None:
+        """Learn which keys are blocked: positions have been adopted."""
+        if self.order is not None:
+            self.order.load(self._store)
 
     def let_go(self) -> None:
         """Forget what is known of events that come next: they may be others now."""
@@ -185,8 +193,9 @@ class Batches:
             self.stages.end("store")
             handle = self._handling.one_by_one if isolated else self._handling.all_at_once
             flood = self._flood.copy()
+            queue = None if self.order is None else self.order.within(transaction)
             with self.plugin_runs(), transaction.plugin_code():
-                events, refused, failed, flooded = handle(transaction, itertools.chain([first], parts), flood)
+                events, refused, failed, flooded = handle(transaction, itertools.chain([first], parts), flood, queue)
             self.stages.end("dispatch")
             refused = self._trial.counted(refused)
             if refused:
@@ -205,12 +214,14 @@ class Batches:
                 transaction.advance(moves, self.worker)
             for item in refused:
                 failpoint("in_reject")
-                transaction.add_dead_letter(item.rejection(self._processor.name))
+                transaction.add_dead_letter(item.rejection(self._processor.name), item.blocked_by)
             failpoint("before_commit")
             transaction.commit()
         self.stages.end("commit")
         failpoint("after_commit")
         self._flood = flood
+        if self.order is not None and queue is not None:
+            self.order.keep(queue)
         self._committed(moves, events, refused, started)
         if flooded is not None:
             raise flooded.trouble
@@ -260,6 +271,9 @@ class Batches:
     ) -> None:
         reading, processor = self._reading, self._processor
         reading.committed(moves)
+        if waiting := sum(item.blocked_by is not None for item in refused):
+            self._log.info("events wait for others of their keys", events=waiting)
+            refused = [item for item in refused if item.blocked_by is None]
         self.commits += 1
         self.events += events
         self.rejections += len(refused)

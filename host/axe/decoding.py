@@ -19,12 +19,13 @@ from .telling import said, told, trace_of
 
 
 class Refused(NamedTuple):
-    """An event that goes to the dead letters."""
+    """An event that goes to the dead letters; ``blocked_by`` is the offset of that of its key that it waits for."""
 
     record: Record
     reason: str
     error: str | None
     attempts: int = 1
+    blocked_by: int | None = None
 
     def rejection(self, processor: str) -> Rejection:
         """Say it in the public words."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import assembly, operations, report
@@ -92,7 +93,8 @@ class ProcessorHandle:
         Raises:
             AxeError: one of the ids cannot be retried; nothing is changed.
         """
-        return self._on_letters(operations.retry, ids, reason, topic)
+        in_order = self._app.config.processor(self._processor.name).order == "key"
+        return self._on_letters(partial(operations.retry, in_order=in_order), ids, reason, topic)
 
     def discard(self, *ids: int, reason: str | None = None, topic: str | None = None) -> list[int]:
         """Do without events that were refused; otherwise like ``retry``."""

@@ -11,6 +11,7 @@ from .dispatch import Dispatcher, Outcome
 from .errors import SessionLost, TooManyRejections, TransactionEnded
 from .event import Event, Record
 from .flood import Flood
+from .order import KeyQueue
 from .store import HandlerState, Transaction
 
 _HURTS_UNTIL_FAILURE = 3
@@ -55,12 +56,18 @@ class Handling:
         self._hurting: Record | None = None
         self._hurts = 0
 
-    def all_at_once(self, transaction: Transaction, parts: Iterable[list[Item]], flood: Flood) -> Handled:
+    def all_at_once(
+        self, transaction: Transaction, parts: Iterable[list[Item]], flood: Flood, queue: KeyQueue | None
+    ) -> Handled:
         """Handle the events without savepoints: the fast way, which one sick event ends."""
         count = 0
         refused: list[Refused] = []
-        for part in parts:
-            count += len(part)
+        for items in parts:
+            count += len(items)
+            part = items
+            if queue is not None:
+                part, waiting = queue.split(items)
+                refused += waiting
             before = len(refused)
             events: list[Any] = part
             kinds = set(map(type, part))
@@ -71,8 +78,10 @@ class Handling:
                 events = [item for item in part if type(item) is not Refused]
             if events:
                 refused += self._together(events, transaction.state)
+            if queue is not None and not queue.is_kept(events, refused[before:]):
+                raise Spoiled
             if (trouble := self._count(part, refused[before:], flood)) is not None:
-                return Handled(count, refused, flooded=Flooded(part[-1].record, trouble))
+                return Handled(count, refused, flooded=Flooded(items[-1].record, trouble))
         return Handled(count, refused)
 
     def _count(self, part: list[Item], refused: list[Refused], flood: Flood) -> TooManyRejections | None:
@@ -103,16 +112,23 @@ class Handling:
                 raise Spoiled
         return refused
 
-    def one_by_one(self, transaction: Transaction, parts: Iterable[list[Item]], flood: Flood) -> Handled:
+    def one_by_one(
+        self, transaction: Transaction, parts: Iterable[list[Item]], flood: Flood, queue: KeyQueue | None
+    ) -> Handled:
         """Handle the events with a savepoint before each: a sick one is undone alone."""
         count = 0
         refused: list[Refused] = []
         for count, item in enumerate(itertools.chain.from_iterable(parts), 1):
+            if queue is not None and (waiting := queue.waiting(item.record)) is not None:
+                refused.append(waiting)
+                continue
             outcome = self._alone(transaction, item) if isinstance(item, Event) else item
             if isinstance(outcome, Failed):
                 return Handled(count - 1, refused, failed=outcome)
             if outcome is not None:
                 refused.append(outcome)
+                if queue is not None:
+                    queue.block(outcome.record)
             flood.add(1, rejected=outcome is not None)
             if outcome is not None and flood.is_on:
                 return Handled(count, refused, flooded=Flooded(item.record, flood.trouble(outcome.reason)))

@@ -12,7 +12,7 @@ import msgspec
 
 from .config import TOPIC
 from .errors import AxeError
-from .letters import DISCARDED, REJECTED, RESET, RETRIED, RETRY, record_of
+from .letters import BLOCKED, REJECTED, RETRY, STATUSES, record_of
 
 _Offset = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
@@ -53,7 +53,7 @@ def lines_of(processor: str, letters: Iterable[Mapping[str, Any]]) -> Iterator[s
 def letters_of(processor: str, lines: Iterable[bytes]) -> list[dict[str, Any]]:
     """Read lines as letters, with the columns of ``axe_dead_letters`` that they have.
 
-    What was marked for a retry is rejected: where it came from, it may be retried.
+    What was marked for a retry, or waits for another one, is rejected: where it came from, it may be retried.
 
     Raises:
         AxeError: a line is none, or of another processor; names it by its number.
@@ -70,7 +70,7 @@ def _letter(processor: str, text: bytes, number: int) -> dict[str, Any]:
         raise AxeError(message) from error
     headers = json.dumps([[name, _written(value)] for name, value in line.headers])
     letter = {name: getattr(line, name) for name in line.__struct_fields__ if name not in ("processor", "encoding")}
-    return {**letter, "headers": headers, "status": REJECTED if line.status == RETRY else line.status}
+    return {**letter, "headers": headers, "status": REJECTED if line.status in (RETRY, BLOCKED) else line.status}
 
 
 def _check(line: _Line, processor: str) -> None:
@@ -81,7 +81,7 @@ def _check(line: _Line, processor: str) -> None:
     if not TOPIC.match(line.topic):
         message = f"{line.topic!r:.100} is no name of a topic"
         raise ValueError(message)
-    if line.status not in (REJECTED, RETRY, RETRIED, DISCARDED, RESET):
+    if line.status not in STATUSES:
         message = f"{line.status!r:.100} is no status"
         raise ValueError(message)
     for at in (line.rejected_at, *(() if line.timestamp is None else (line.timestamp,))):

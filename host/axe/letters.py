@@ -11,9 +11,11 @@ from typing import Any
 from .event import Record
 from .store.dead_letters import headers_from_json
 
-REJECTED, RETRY, RETRIED, DISCARDED, RESET = "rejected", "retry", "retried", "discarded", "reset"
-"""Refused; to be retried by the worker; handled at last; not wanted; read again, by a reset."""
-_STATUSES = (REJECTED, RETRY, RETRIED, DISCARDED, RESET)
+REJECTED, RETRY, BLOCKED = "rejected", "retry", "blocked"
+"""Refused; to be retried by the worker; waiting for one of the same key: events that are missing in the state."""
+RETRIED, DISCARDED, RESET = "retried", "discarded", "reset"
+"""Handled at last; not wanted; read again, by a reset."""
+STATUSES = (REJECTED, RETRY, BLOCKED, RETRIED, DISCARDED, RESET)
 
 
 def record_of(letter: Mapping[str, Any]) -> Record:
@@ -44,7 +46,7 @@ def concerns(row: Mapping[str, Any], number: int) -> bool:
     before = json.loads(row["before"] or "null")
     if not isinstance(before, dict):
         return False
-    return any(_is_among(number, before[status]) for status in _STATUSES if isinstance(before.get(status), str))
+    return any(_is_among(number, before[status]) for status in STATUSES if isinstance(before.get(status), str))
 
 
 def _is_among(number: int, text: str) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from .config import parse_start
 from .errors import AxeError, ConfigError, TopicMissing
 from .event import TopicPartition
-from .letters import DISCARDED, REJECTED, RESET, RETRY, numbers
+from .letters import BLOCKED, DISCARDED, REJECTED, RESET, RETRY, numbers
 from .sources import Source
 from .store import Letters, Store, Transaction
 
@@ -174,7 +174,7 @@ def let_come_again(
         if was is not None and was < position:
             # An earlier reset was to bring these, and this one passes over them.
             transaction.mark_dead_letters(here._replace(statuses=(RESET,), begin=was, end=position), REJECTED)
-        transaction.mark_dead_letters(here._replace(statuses=(REJECTED, RETRY), begin=position), RESET)
+        transaction.mark_dead_letters(here._replace(statuses=(REJECTED, RETRY, BLOCKED), begin=position), RESET)
 
 
 def pause(store: Store, reason: str | None = None) -> None:
@@ -201,28 +201,31 @@ def _set_paused(store: Store, paused: int, action: str, reason: str | None) -> N
         transaction.commit()
 
 
-def retry(store: Store, which: Letters, *, reason: str | None = None, dry_run: bool = False) -> list[int]:
+def retry(
+    store: Store, which: Letters, *, reason: str | None = None, in_order: bool = False, dry_run: bool = False
+) -> list[int]:
     """Have dead letters handled again by the worker, before its next batch; return their numbers.
 
-    Of a group those that are ``rejected``; those that are named may be discarded as well. With ``dry_run`` nothing
-    is changed.
+    Of a group those that are ``rejected``; those that are named may be blocked or, unless ``in_order`` of their keys,
+    discarded as well. One that waits for another of its key goes on waiting. With ``dry_run`` nothing is changed.
 
     Raises:
         AxeError: one that is named is neither; nothing is changed.
     """
-    where = (REJECTED,) if which.ids is None else (REJECTED, DISCARDED)
+    where = (REJECTED,) if which.ids is None else (REJECTED, BLOCKED) if in_order else (REJECTED, BLOCKED, DISCARDED)
     return _mark(store, which, RETRY, where, reason=reason, dry_run=dry_run)
 
 
 def discard(store: Store, which: Letters, *, reason: str | None = None, dry_run: bool = False) -> list[int]:
-    """Do without the events of dead letters that are rejected, or marked for a retry; return their numbers.
+    """Do without the events of dead letters that are missing in the state; return their numbers.
 
-    Their rows stay, and one whose event is refused again is rejected again. With ``dry_run`` nothing is changed.
+    What waits for one of them, by its key, is retried. Their rows stay, and one whose event is refused again is
+    rejected again. With ``dry_run`` nothing is changed.
 
     Raises:
         AxeError: one that is named is neither; nothing is changed.
     """
-    return _mark(store, which, DISCARDED, (REJECTED, RETRY), reason=reason, dry_run=dry_run)
+    return _mark(store, which, DISCARDED, (REJECTED, RETRY, BLOCKED), reason=reason, dry_run=dry_run)
 
 
 def import_letters(store: Store, letters: Sequence[Mapping[str, Any]]) -> int:
@@ -230,6 +233,8 @@ def import_letters(store: Store, letters: Sequence[Mapping[str, Any]]) -> int:
     with store.begin() as transaction:
         added = sum(transaction.restore_dead_letter(letter) for letter in letters)
         if added:
+            # A worker that keeps the order of keys has to know which of them wait now.
+            transaction.direct(RETRY)
             transaction.audit(_who(), "import", None, None, {"imported": added, "present": len(letters) - added})
             transaction.commit()
     return added
@@ -240,16 +245,18 @@ def _mark(
 ) -> list[int]:
     """Give letters that have one of some statuses another one, in one transaction; with ``dry_run`` undo it."""
     with store.begin() as transaction:
-        if status == RETRY:
-            # Before the letters: a reset takes them in this order, too.
-            transaction.direct(RETRY)
+        # Before the letters: a reset takes them in this order, too.
+        transaction.direct(RETRY)
         marked = {one: transaction.mark_dead_letters(which._replace(statuses=(one,)), status) for one in where}
         ids = sorted(itertools.chain.from_iterable(marked.values()))
         if which.ids is not None and (left := sorted(set(which.ids) - set(ids))):
             raise _not_to_be_marked(store, left, status)
         if ids and not dry_run:
             before = {one: numbers(found) for one, found in marked.items() if found}
-            transaction.audit(_who(), _ACTIONS[status], reason, before, {status: numbers(ids)})
+            after = {status: numbers(ids)}
+            if status == DISCARDED and (released := transaction.release(ids)):
+                after[RETRY] = numbers(released)
+            transaction.audit(_who(), _ACTIONS[status], reason, before, after)
             transaction.commit()
     return ids
 

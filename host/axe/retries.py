@@ -19,7 +19,7 @@ from .failpoints import failpoint
 from .flood import Flood
 from .handling import Ended, Handling
 from .hooks import notify
-from .letters import REJECTED, RETRIED, RETRY, record_of
+from .letters import BLOCKED, REJECTED, RETRIED, RETRY, numbers, record_of
 from .processor import Processor
 from .reading import Reading
 from .store import Letters, Store, Transaction
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .log import Logger
 
 _MARKED = Letters(statuses=(RETRY,))
+_AT_ONCE = 100
 # In the log, for each round; the rest is in the dead letters.
 _FAILURES_SAID = 3
 
@@ -49,13 +50,15 @@ class Retries:
         self._handling = Handling(batches.dispatcher)
         self.are_due = False
         """Whether letters may be marked: nobody has looked since the last adoption, or there was one."""
-        self._done = self._failed = 0
+        self._found: list[dict[str, Any]] = []
+        self._done = self._failed = self._waiting = 0
         # The letter whose retry this worker has counted: begun once more after an outage, it has killed nobody.
         self._counted: int | None = None
 
     def begin(self) -> None:
         """Look for marked letters: positions have been adopted."""
         self.are_due = True
+        self._found = []
 
     def work(self) -> bool:
         """Retry the oldest letter that is marked; False where there is none.
@@ -64,19 +67,22 @@ class Retries:
             Directed, PositionConflict: somebody has set something, or taken over.
             SourceUnavailable, StoreUnavailable: something is away; the letter stays marked.
         """
-        found = self._store.dead_letters(which=_MARKED, limit=1)
-        if not found:
+        self._found = self._found or self._store.dead_letters(which=_MARKED, limit=_AT_ONCE)
+        if not self._found:
             self.are_due = False
-            if self._done or self._failed:
-                self._log.info("dead letters were retried", done=self._done, rejected_again=self._failed)
-                self._done = self._failed = 0
+            if self._done or self._failed or self._waiting:
+                counts = {"done": self._done, "rejected_again": self._failed, "waiting": self._waiting}
+                self._log.info("dead letters were retried", **counts)
+                self._done = self._failed = self._waiting = 0
             return False
-        (letter,) = found
+        letter = self._found[0]
         if self._deaths.is_near:
             with self._deaths.alone():
                 self._retry(letter, record_of(letter))
         else:
             self._retry(letter, record_of(letter))
+        # Not before: after an outage it comes again.
+        del self._found[0]
         return True
 
     def _retry(self, letter: dict[str, Any], record: Record) -> None:
@@ -91,6 +97,8 @@ class Retries:
         self._counted = None
         if outcome is None:
             self._done += 1
+        elif outcome.blocked_by is not None:
+            self._waiting += 1
         else:
             self._failed += 1
             self._tell(letter, outcome)
@@ -138,12 +146,16 @@ class Retries:
             with self._batches.plugin_runs(), transaction.plugin_code():
                 # Somebody asked for each of them: there are never too many.
                 flood = Flood(FloodConfig(share=1))
-                handled = self._handling.one_by_one(transaction, [[item]], flood)
+                order = self._batches.order
+                queue = None if order is None else order.within(transaction)
+                handled = self._handling.one_by_one(transaction, [[item]], flood, queue)
             outcome = _set_aside(handled.failed) if handled.failed else next(iter(handled.refused), None)
             self._store_outcome(transaction, letter, outcome)
             failpoint("before_commit")
             transaction.commit()
         failpoint("after_commit")
+        if order is not None and queue is not None:
+            order.keep(queue)
         if handled.failed is not None:
             self._report(letter, handled.failed)
         return outcome
@@ -155,7 +167,8 @@ class Retries:
         transaction.advance(self._reading.claim(record.at if record.at in held else min(held)), self._worker)
 
     def _store_outcome(self, transaction: Transaction, letter: dict[str, Any], outcome: Refused | None) -> None:
-        number, status = letter["id"], RETRIED if outcome is None else REJECTED
+        number = letter["id"]
+        status = RETRIED if outcome is None else REJECTED if outcome.blocked_by is None else BLOCKED
         which = Letters(ids=(number,), statuses=(RETRY,))
         if not transaction.mark_dead_letters(which, status):
             # Discarded while the handler ran: undone, and looked at again.
@@ -163,12 +176,17 @@ class Retries:
         before: dict[str, Any] = {RETRY: str(number)}
         after: dict[str, Any] = {status: str(number)}
         if outcome is None:
+            if released := transaction.release([number]):
+                after[RETRY] = numbers(released)
             transaction.audit(self._worker, "retried", None, before, after)
             return
-        transaction.add_dead_letter(outcome.rejection(self._processor.name))
+        transaction.add_dead_letter(outcome.rejection(self._processor.name), outcome.blocked_by)
+        if letter["blocked_by"] is not None:
+            transaction.block(outcome.record)
         before |= {key: letter[key] for key in ("reason", "error", "attempts", "version", "rejected_at")}
         after |= {"reason": outcome.reason, "attempts": letter["attempts"] + outcome.attempts}
-        transaction.audit(self._worker, "retry failed", None, before, after)
+        action = "retry failed" if outcome.blocked_by is None else "retry waits"
+        transaction.audit(self._worker, action, None, before, after)
 
     # --- what is said, after the commit
 

@@ -28,6 +28,7 @@ from .failpoints import failpoint
 from .flood import Flood
 from .hooks import notify
 from .log import get_logger
+from .order import KeyOrder
 from .outage import Outage
 from .presence import Presence
 from .processor import Processor, Status
@@ -92,6 +93,7 @@ class Runner:
             trial=self._trial,
             deaths=self._deaths,
             flood=Flood(self._settings.flood),
+            order=KeyOrder() if self._settings.order == "key" else None,
             worker=self._presence.worker,
         )
         self._upkeep = Upkeep(
@@ -271,6 +273,7 @@ class Runner:
             raise Directed
         if self._until_end and not self.ends:
             self.ends = {at: bounds.end for at, bounds in log.bounds.items()}
+        self._batches.begin()
         self._upkeep.begin()
         self._retries.begin()
         if status is Status.RUNNING:

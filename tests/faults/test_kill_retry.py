@@ -36,6 +36,7 @@ class Keeping:
     def on_event(self, event, state):
         state.connection.exec_driver_sql(f"INSERT INTO seen VALUES ({event.offset})")
         state["n"] = state.get("n", 0) + 1
+        state.setdefault("order", []).append(event.offset)
 
 random.seed(sys.argv[2])
 app = axe.App(json.loads(sys.argv[1]))
@@ -49,11 +50,13 @@ pytestmark = pytest.mark.timeout(300)
 class Retried(Site):
     """A folder of events of which some were refused, and are marked to be retried by a process that dies."""
 
-    def __init__(self, folder: Path, state: str) -> None:
+    def __init__(self, folder: Path, state: str, **settings: object) -> None:
         super().__init__(folder, "studies", state=state)
         (folder / "topics").mkdir()
-        (folder / "topics" / "studies.jsonl").write_text("".join(f"{n}\n" for n in range(EVENTS)))
+        lines = [json.dumps({"key": "a", "payload": str(n)}) for n in range(EVENTS)]
+        (folder / "topics" / "studies.kcat").write_text("\n".join([*lines, ""]))
         self.config = {"source": f"file:{folder / 'topics'}", "state": state, "log": {"level": "error"}}
+        self.config["processors"] = {"p": settings}
         self.app = axe.App(self.config)
         self.app.processors.add(id="p", topic="studies", handler=refuse_some)
         self.app.start(until_end=True)
@@ -80,12 +83,18 @@ def refuse_some(event: Event, state: State) -> None:
         raise Reject("not yet")
     state.connection.exec_driver_sql(f"INSERT INTO seen VALUES ({event.offset})")
     state["n"] = state.get("n", 0) + 1
+    state.setdefault("order", []).append(event.offset)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def site(request: pytest.FixtureRequest, tmp_path: Path) -> Retried:
-    postgresql = request.param == "postgresql"
-    state = request.getfixturevalue("postgresql_url") if postgresql else f"sqlite:{tmp_path / 'state'}"
+def state(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return (
+        request.getfixturevalue("postgresql_url") if request.param == "postgresql" else f"sqlite:{tmp_path / 'state'}"
+    )
+
+
+@pytest.fixture
+def site(tmp_path: Path, state: str) -> Retried:
     return Retried(tmp_path, state)
 
 
@@ -100,7 +109,7 @@ def test_a_retry_that_was_killed_midway_takes_effect_once(site: Retried, failpoi
 
     assert site.seen_in_order == list(range(EVENTS))
     assert site.statuses == ["retried"] * len(SICK)
-    assert site.sql("SELECT value FROM axe_values") == [(str(EVENTS),)]
+    assert site.sql("SELECT value FROM axe_values WHERE key = 'n'") == [(str(EVENTS),)]
     assert site.sql("SELECT count(*) FROM axe_audit WHERE action = 'retried'") == [(len(SICK),)]
 
 
@@ -116,4 +125,20 @@ def test_retries_that_are_killed_here_and_there_take_effect_once(site: Retried) 
     assert site.child() == 0
     assert set(ends) == {0, -signal.SIGKILL}
     assert site.seen_in_order == list(range(EVENTS))
-    assert site.sql("SELECT value FROM axe_values") == [(str(EVENTS),)]
+    assert site.sql("SELECT value FROM axe_values WHERE key = 'n'") == [(str(EVENTS),)]
+
+
+@pytest.mark.parametrize("failpoint", ["after_advance", "before_commit", "after_commit"])
+def test_what_waits_for_a_retry_that_is_killed_follows_in_order(tmp_path: Path, state: str, failpoint: str) -> None:
+    site = Retried(tmp_path, state, order="key")
+    assert site.statuses == ["retry"] + ["blocked"] * (EVENTS - SICK[0] - 1)
+    ends = []
+    for seed in range(12):
+        ends.append(site.child(f"{failpoint}=kill@0.2", seed))
+        if ends[-1] == 0:
+            break
+
+    assert site.child() == 0
+    assert -signal.SIGKILL in ends
+    assert site.sql("SELECT value FROM axe_values WHERE key = 'order'") == [(f"[{','.join(map(str, range(EVENTS)))}]",)]
+    assert site.statuses == ["retried"] * (EVENTS - SICK[0])

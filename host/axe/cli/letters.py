@@ -56,9 +56,10 @@ def retry(
     which = which_ones(ids, reason, topic, all_=all_)
     found: list[int] = []
     note = "it has not run yet"
+    in_order = session.config.processor(name).order == "key"
     with session.store(name) as store:
         if store is not None:
-            found = operations.retry(store, which, reason=why, dry_run=dry_run)
+            found = operations.retry(store, which, reason=why, in_order=in_order, dry_run=dry_run)
             note = _note(store, found)
     show(session, name, found, {"dry_run": dry_run, "note": note})
 
@@ -75,7 +76,7 @@ def discard(
     dry_run: DryRun = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
 ) -> None:
-    """Do without events that were refused: they count no longer.
+    """Do without events that were refused: they count no longer. What waits for them, by its key, is retried.
 
     Their dead letters stay. One whose event is refused again, after a reset, is rejected again.
     """

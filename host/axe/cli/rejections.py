@@ -24,8 +24,11 @@ app.command(epilog=EPILOG)(letters.discard)
 app.command(epilog=EPILOG)(letter_files.export)
 app.command("import", epilog=EPILOG)(letter_files.import_)
 
-_SHORT = ("id", "topic", "partition", "offset", "timestamp", "reason", "attempts", "rejected_at", "status", "version")
-_Status = Literal["rejected", "retry", "retried", "discarded", "reset"]
+_SHORT = (
+    *("id", "topic", "partition", "offset", "timestamp", "reason", "attempts", "rejected_at", "status", "version"),
+    "blocked_by",
+)
+_Status = Literal["rejected", "retry", "blocked", "retried", "discarded", "reset"]
 
 
 @app.command("list", epilog=EPILOG)

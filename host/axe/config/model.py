@@ -86,6 +86,7 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     start: str = "earliest"
     on_failure: Literal["stop", "reject", "pause"] = "stop"
     retries: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 3
+    order: Literal["partition", "key"] = "partition"
     handler_timeout_s: _PositiveSeconds = 300
     memory_mb: _Count | None = None
     cache_mb: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 16

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import (
@@ -21,14 +21,21 @@ from sqlalchemy import (
     update,
 )
 
-from ..event import Rejection
+from ..event import Record, Rejection
 from . import tables
 from .protocol import Letters
 from .text import clean
 from .upsert import insert_or_update
 
-_TRIES_SINCE = 2
-"""The format that has ``version`` and ``tries``."""
+OPEN = ("rejected", "retry", "blocked")
+"""Statuses of letters whose events are missing in the state."""
+
+_SINCE: dict[str, tuple[int, ColumnElement[Any]]] = {
+    "version": (2, null()),
+    "tries": (2, literal(0)),
+    "blocked_by": (3, null()),
+}
+"""Columns that the first format did not have: since which, and what stands for them before."""
 
 _of = tables.dead_letters.c
 _CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
@@ -47,8 +54,8 @@ _CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
 }
 
 
-def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
-    """Store a refused event with its bytes; one that was refused before updates its row."""
+def add_dead_letter(connection: Connection, rejection: Rejection, blocked_by: int | None = None) -> None:
+    """Store an event that was refused, or waits for another one, with its bytes; one that is there updates its row."""
     letters, record = tables.dead_letters, rejection.record
     values: dict[str, Any] = {
         "key": record.key,
@@ -58,7 +65,8 @@ def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
         "reason": clean(rejection.reason),
         "error": None if rejection.error is None else clean(rejection.error),
         "rejected_at": tables.timestamp(),
-        "status": "rejected",
+        "status": "rejected" if blocked_by is None else "blocked",
+        "blocked_by": blocked_by,
         "version": select(tables.processor.c.version).scalar_subquery(),
         "tries": 0,
     }
@@ -76,10 +84,10 @@ def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
 
 def letters_of(format_: int) -> Select[Any]:
     """Select the dead letters of a database of this format, in the order of their rejection."""
-    columns: list[Any] = list(tables.dead_letters.c)
-    if format_ < _TRIES_SINCE:
-        known = [column for column in columns if column.name not in ("version", "tries")]
-        columns = [*known, null().label("version"), literal(0).label("tries")]
+    columns: list[Any] = []
+    for column in tables.dead_letters.c:
+        since, before = _SINCE.get(column.name, (1, column))
+        columns.append(column if format_ >= since else before.label(column.name))
     return select(*columns).order_by(tables.dead_letters.c.id)
 
 
@@ -96,7 +104,7 @@ def mark_dead_letters(connection: Connection, which: Letters, status: str) -> li
     found = list(connection.scalars(meant))
     if found:
         these = chosen(Letters(ids=tuple(found)))
-        connection.execute(update(letters).where(*these).values(status=status, tries=0))
+        connection.execute(update(letters).where(*these).values(status=status, tries=0, blocked_by=null()))
     return found
 
 
@@ -113,6 +121,52 @@ def note_retry(connection: Connection, number: int) -> int:
     marked = (letters.c.id == number, letters.c.status == "retry")
     noted = connection.execute(update(letters).where(*marked).values(tries=letters.c.tries + 1))
     return int(connection.scalar(select(letters.c.tries).where(*marked)) or 0) if noted.rowcount else 0
+
+
+def first_of_each_key(connection: Connection) -> list[tuple[str, int, bytes, int]]:
+    """Return topic, partition and key of the letters that are open, and the first offset of each."""
+    columns = (_of.topic, _of.partition, _of.key)
+    statement = select(*columns, func.min(_of.offset)).where(_of.status.in_(OPEN), _of.key.is_not(None))
+    rows = connection.execute(statement.group_by(*columns))
+    return [(topic, partition, bytes(key), offset) for topic, partition, key, offset in rows]
+
+
+def blocker(connection: Connection, record: Record, known: int) -> int | None:
+    """Return the offset of the first letter of a key that is open; ``known`` is the one that was the first."""
+    # Locked: on PostgreSQL whoever settles it looks for those that wait when this transaction has ended.
+    here = (_of.topic == record.topic, _of.partition == record.partition, _of.status.in_(OPEN))
+    still = select(_of.offset).where(*here, _of.offset == known).with_for_update()
+    if connection.scalar(still) is not None:
+        return known
+    others = select(_of.offset).where(*here, _of.key == record.key).order_by(_of.offset).limit(1)
+    offset: int | None = connection.scalar(others.with_for_update())
+    return offset
+
+
+def release(connection: Connection, ids: Iterable[int]) -> list[int]:
+    """Mark for a retry what waits for letters that are settled: of each key the first; return their ids."""
+    letters = tables.dead_letters
+    waits = select(_of.id).where(_of.status == "blocked")
+    found: list[int] = []
+    if connection.scalar(waits.limit(1)) is None:
+        return found
+    for topic, partition, key, offset in connection.execute(
+        select(_of.topic, _of.partition, _of.key, _of.offset).where(*chosen(Letters(ids=tuple(ids))))
+    ).all():
+        here = (_of.topic == topic, _of.partition == partition, _of.key == key)
+        number = connection.scalar(waits.where(*here, _of.offset > offset).order_by(_of.offset).limit(1))
+        before = select(_of.id).where(*here, _of.status.in_(OPEN), _of.offset < offset).limit(1)
+        if number is not None and connection.scalar(before) is None:
+            connection.execute(update(letters).where(_of.id == number).values(status="retry", tries=0))
+            found.append(number)
+    return found
+
+
+def block(connection: Connection, record: Record) -> None:
+    """Let those letters of a key that wait wait for this one, which is the first now."""
+    here = (_of.topic == record.topic, _of.partition == record.partition, _of.key == record.key)
+    waiting = (_of.status == "blocked", _of.offset > record.offset)
+    connection.execute(update(tables.dead_letters).where(*here, *waiting).values(blocked_by=record.offset))
 
 
 def headers_from_json(text: str) -> tuple[tuple[str, bytes | None], ...]:

@@ -13,6 +13,10 @@ _STEPS = {
         "ALTER TABLE axe_dead_letters ADD COLUMN version INTEGER",
         "ALTER TABLE axe_dead_letters ADD COLUMN tries INTEGER DEFAULT 0 NOT NULL",
     ),
+    3: (
+        "ALTER TABLE axe_dead_letters ADD COLUMN blocked_by BIGINT",
+        'CREATE INDEX axe_dead_letters_by_status ON axe_dead_letters (status, topic, partition, "offset")',
+    ),
 }
 
 

@@ -17,12 +17,12 @@ ends it with its message.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, Self
 
 from ..errors import StoreError
-from ..event import Rejection, TopicPartition
+from ..event import Record, Rejection, TopicPartition
 
 __all__ = ["ALIVE_S", "Control", "HandlerState", "Letters", "Move", "Store", "StoredPosition", "Transaction"]
 
@@ -177,11 +177,28 @@ class Transaction(Protocol):
 
     # --- what else is written
 
-    def add_dead_letter(self, rejection: Rejection) -> None:
+    def add_dead_letter(self, rejection: Rejection, blocked_by: int | None = None) -> None:
         """Store a refused event; one of the same topic, partition and offset is updated, its attempts added up.
 
-        Its status is ``rejected``, whatever it was, its version that which ``adopted`` has noted last.
+        Its status is ``rejected``, whatever it was, its version that which ``adopted`` has noted last. With
+        ``blocked_by`` it is ``blocked``: an event that waits for the one of its key that has this offset.
         """
+
+    def blocker(self, record: Record, known: int) -> int | None:
+        """Return the offset of the first open letter of a record's partition and key; None where none is open.
+
+        Those are open that are ``rejected``, ``retry`` or ``blocked``. ``known`` is one that was the first: cheaper, if
+        it still is open. Nobody else can settle the one that is returned until the end of the transaction.
+        """
+
+    def release(self, ids: Iterable[int]) -> list[int]:
+        """Mark what waits for letters that are settled: the first of each of their keys becomes ``retry``.
+
+        Where no letter of the key before it is open. Returns the ids of those that were marked.
+        """
+
+    def block(self, record: Record) -> None:
+        """Let the ``blocked`` letters of a record's partition and key, behind it, wait for this one."""
 
     def restore_dead_letter(self, letter: Mapping[str, Any]) -> bool:
         """Add a dead letter as it is, unless there is one of its topic, partition and offset; tell whether it was.
@@ -319,7 +336,10 @@ class Store(Protocol):
         """
 
     def count_dead_letters(self) -> int:
-        """Count the dead letters whose events are missing in the state: those ``rejected``, and those to ``retry``."""
+        """Count the dead letters whose events are missing in the state: ``rejected``, ``retry``, ``blocked``."""
+
+    def first_of_each_key(self) -> list[tuple[str, int, bytes, int]]:
+        """Return topic, partition and key of those of them that have a key, and the first offset of each."""
 
     def history(self) -> list[dict[str, Any]]:
         """Read what ``audit`` has noted, oldest first: each with the columns of ``axe_audit``.

@@ -14,7 +14,7 @@ from . import formats, tables
 from .compiled import Compiled
 from .control import CONTROL, to_control
 from .database import Database
-from .dead_letters import chosen, letters_of
+from .dead_letters import OPEN, chosen, first_of_each_key, letters_of
 from .positions import POSITIONS, to_positions
 from .protocol import ALIVE_S, Control, Letters, StoredPosition
 from .text import clean
@@ -155,9 +155,14 @@ class Store:
     def count_dead_letters(self) -> int:
         """Count the dead letters that wait for somebody, or for a worker."""
         letters = tables.dead_letters
-        statement = select(func.count()).select_from(letters).where(letters.c.status.in_(("rejected", "retry")))
+        statement = select(func.count()).select_from(letters).where(letters.c.status.in_(OPEN))
         with self._database.read() as connection:
             return int(connection.scalar(statement) or 0)
+
+    def first_of_each_key(self) -> list[tuple[str, int, bytes, int]]:
+        """Return topic, partition and key of those of them that have a key, and the first offset of each."""
+        with self._database.read() as connection:
+            return first_of_each_key(connection)
 
     def history(self) -> list[dict[str, Any]]:
         """Read what was done by hand, and what came of it, oldest first."""

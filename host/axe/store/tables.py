@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a table changes; ``formats`` brings older databases up, and one of a higher format is refused."""
 
 PREFIX = "axe_"
@@ -80,7 +80,10 @@ dead_letters = Table(
     Column("version", Integer),
     # Retries that were begun and whose end nobody stored, since it was marked.
     Column("tries", Integer, nullable=False, default=0, server_default="0"),
+    # The offset of the event of the same key that it waits for, or waited for until it was marked for a retry.
+    Column("blocked_by", BigInteger),
     UniqueConstraint("topic", "partition", "offset"),
+    Index("axe_dead_letters_by_status", "status", "topic", "partition", "offset"),
 )
 
 audit = Table(

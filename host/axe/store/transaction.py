@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
 from sqlalchemy import Connection, delete, func, insert, update
 
 from ..errors import PositionConflict, StoreError, TransactionEnded
-from ..event import Rejection, TopicPartition
-from . import formats, tables
+from ..event import Record, Rejection, TopicPartition
+from . import dead_letters, formats, tables
 from .compiled import Compiled
 from .connection import StateConnection
 from .control import CONTROL, to_control
 from .database import Database
-from .dead_letters import add_dead_letter, mark_dead_letters, note_retry, restore_dead_letter
 from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over, to_positions
 from .protocol import Control, Letters, Move, StoredPosition
 from .state import State
@@ -123,14 +122,26 @@ class Transaction:
         """Note that an event is about to be tried; return how often it was, this time included."""
         return note_attempt(self.connection, at, offset, epoch=epoch, owner=owner)
 
-    def add_dead_letter(self, rejection: Rejection) -> None:
-        """Store a refused event with its bytes; one that was refused before updates its row."""
-        add_dead_letter(self.connection, rejection)
+    def add_dead_letter(self, rejection: Rejection, blocked_by: int | None = None) -> None:
+        """Store an event that was refused, or waits for another one, with its bytes."""
+        dead_letters.add_dead_letter(self.connection, rejection, blocked_by)
+
+    def blocker(self, record: Record, known: int) -> int | None:
+        """Return the offset of the first letter of a record's key that is open."""
+        return dead_letters.blocker(self.connection, record, known)
+
+    def release(self, ids: Iterable[int]) -> list[int]:
+        """Mark for a retry what waits for letters that are settled: of each key the first."""
+        return dead_letters.release(self.connection, ids)
+
+    def block(self, record: Record) -> None:
+        """Let those letters of a key that wait wait for this record, which is the first now."""
+        dead_letters.block(self.connection, record)
 
     def restore_dead_letter(self, letter: Mapping[str, Any]) -> bool:
         """Add a dead letter as it is, unless there is one of the same event."""
         formats.require(self.connection, self._database.location)
-        return restore_dead_letter(self.connection, letter)
+        return dead_letters.restore_dead_letter(self.connection, letter)
 
     def mark_dead_letters(self, which: Letters, status: str) -> list[int]:
         """Give dead letters another status; return their ids in order.
@@ -139,11 +150,11 @@ class Transaction:
             StoreFormat: the database is that of an older axe.
         """
         formats.require(self.connection, self._database.location)
-        return mark_dead_letters(self.connection, which, status)
+        return dead_letters.mark_dead_letters(self.connection, which, status)
 
     def note_retry(self, number: int) -> int:
         """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked."""
-        return note_retry(self.connection, number)
+        return dead_letters.note_retry(self.connection, number)
 
     def move_by_hand(self, targets: Mapping[TopicPartition, int]) -> tuple[dict[TopicPartition, int | None], bool]:
         """Set positions whoever owns them; returns those before, and whether that was every one."""
