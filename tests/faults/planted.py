@@ -92,12 +92,12 @@ def letters_outside() -> None:
 
     add, commit = Transaction.add_dead_letter, Transaction.commit
 
-    def later(self: Any, rejection: Any) -> None:
-        self.late = [*getattr(self, "late", []), rejection]
+    def later(self: Any, rejection: Any, blocked_by: Any) -> None:
+        self.late = [*getattr(self, "late", []), (rejection, blocked_by)]
 
     def twice(self: Any) -> None:
         late = getattr(self, "late", [])
-        _and_then(self, commit, (lambda: [add(self, one) for one in late]) if late else None, place="in_reject")
+        _and_then(self, commit, (lambda: [add(self, *one) for one in late]) if late else None, place="in_reject")
 
     Transaction.add_dead_letter, Transaction.commit = later, twice  # type: ignore[method-assign]
 
@@ -290,7 +290,7 @@ def keep_what_is_refused() -> None:
 def forget_the_letters() -> None:
     from axe.store.transaction import Transaction
 
-    Transaction.add_dead_letter = lambda self, rejection: None  # type: ignore[method-assign]
+    Transaction.add_dead_letter = lambda self, rejection, blocked_by: None  # type: ignore[method-assign]
 
 
 @bug("a database that is gone is made anew", "gone")
