@@ -39,6 +39,8 @@ class Deaths:
         self._worker = worker
         self._events_left = 0
         self._time_left_s = 0.0
+        self.waits = False
+        """Whether a neighbour is waited for, which may take as long as its handler may."""
         # What this worker has counted: tried again after an outage, it has killed nobody.
         self._counted: tuple[Record, int] | None = None
 
@@ -55,7 +57,9 @@ class Deaths:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Try an event while no neighbour does."""
+        self.waits = True
         with self._alone:
+            self.waits = False
             began = time.monotonic()
             try:
                 yield

@@ -106,6 +106,8 @@ class Runner:
         self._retry_failed = retry_failed
         self._stop = threading.Event()
         self._finished = self._conflict = self._is_quiet = False
+        self._rounds = 0
+        self._prepares = False
         self._turn_to_work: AbstractContextManager[None] = turn or nullcontext()
         self._outage = Outage(self._log)
 
@@ -155,6 +157,11 @@ class Runner:
         """What changes as long as the handler gets on; None while none runs. For a watchdog's comparison."""
         return self._batches.handling
 
+    @property
+    def pulse(self) -> int | None:
+        """What changes as long as the loop gets on; None while what it is at may take any time."""
+        return None if self._prepares or self._deaths.waits else self._rounds
+
     def run(self) -> None:
         """Run until the end; a failure is a status, not an exception."""
         try:
@@ -172,13 +179,10 @@ class Runner:
                 self._log.warning("database was left without a checkpoint", reason=str(error))
 
     def _turn(self) -> None:
+        self._rounds += 1
         try:
-            if not self._reading.held:
-                if not self._presence.is_open:
-                    self._open()
-                if not self._may_run():
-                    return
-                self._adopt()
+            if not self._reading.held and not self._prepare():
+                return
             if self._retry():
                 return
             got_on = self._step()
@@ -213,6 +217,19 @@ class Runner:
             case _:
                 self._log.error("processor stopped by an unexpected error", exc_info=error)
                 self._fail(told(error), Failure(self.processor.name, None, error, 1, Decision.STOP))
+
+    def _prepare(self) -> bool:
+        """Hold positions, if nobody holds the processor; what a plugin does at its start may take hours."""
+        self._prepares = True
+        try:
+            if not self._presence.is_open:
+                self._open()
+            if not self._may_run():
+                return False
+            self._adopt()
+        finally:
+            self._prepares = False
+        return True
 
     def _open(self) -> None:
         self._store.open(version=self.processor.version)
@@ -379,6 +396,7 @@ class Runner:
         """Wait between two attempts, listening to what people set meanwhile."""
         deadline = time.monotonic() + pause_s
         while (left := deadline - time.monotonic()) > 0 and not self._stop.wait(min(left, LOOK_S)):
+            self._rounds += 1
             if left > LOOK_S:
                 self._upkeep.look()
             self._presence.beat()

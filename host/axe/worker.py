@@ -80,7 +80,8 @@ class _Worker:
         self._woken, self._wakes = multiprocessing.Pipe(duplex=False)
         self._waking = threading.Lock()
         self._told: dict[str, dict[str, Any]] = {}
-        self._handling: dict[str, tuple[object, float]] = {}
+        # What each runner was at, and since when.
+        self._seen_at: dict[str, tuple[object, float]] = {}
         self._neighbours = assembly.Neighbours(len(processors))
         self._found = processors
         self._plugins = plugins
@@ -252,17 +253,19 @@ class _Worker:
         return True
 
     def _end_if_stuck(self, name: str, runner: Runner) -> None:
-        limit = self._config.processor(name).handler_timeout_s
-        handling, now = runner.handling, time.monotonic()
-        before, since = self._handling.get(name, (None, now))
-        if handling is None or handling != before:
-            self._handling[name] = (handling, now)
-        elif now - since > limit:
+        handling, pulse, now = runner.handling, runner.pulse, time.monotonic()
+        is_at = pulse if handling is None else handling
+        before, since = self._seen_at.get(name, (None, now))
+        settings, host = self._config.processor(name), self._config.host
+        if is_at is None or is_at != before:
+            self._seen_at[name] = (is_at, now)
+        elif now - since > (host.stuck_s if handling is None else settings.handler_timeout_s):
             positions = ", ".join(f"{at}@{position}" for at, position in sorted(runner.positions.items()))
             frame = sys._current_frames().get(self._threads[name].ident or 0)  # noqa: SLF001 # its public name
+            limit = {"stuck_s": host.stuck_s} if handling is None else {"handler_timeout_s": settings.handler_timeout_s}
             log.get_logger(processor=name).error(
-                "handler takes too long, worker ends itself",
-                handler_timeout_s=limit,
+                f"{'loop is stuck' if handling is None else 'handler takes too long'}, worker ends itself",
+                **limit,
                 at_or_behind=positions,
                 where=None if frame is None else runs_at(frame),
                 calls=None if frame is None else stack_at(frame),

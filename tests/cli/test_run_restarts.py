@@ -93,6 +93,61 @@ def test_a_handler_that_is_stuck_is_named_by_its_place_and_its_worker_starts_aga
     assert project.json("state", "counter") == {"count": 3}
 
 
+STUCK_REPORTER = (
+    COUNTING
+    + """\
+            if event.value.get("sick"):
+                raise RuntimeError("sick")
+
+        @axe.hookimpl
+        def on_error(self, failure):
+            if not pathlib.Path("stuck").exists():
+                pathlib.Path("stuck").touch()
+                self.report()
+
+        def report(self):
+            time.sleep(600)
+"""
+)
+
+
+def test_a_loop_that_is_stuck_outside_of_the_handler_is_named_and_starts_again(project: Project) -> None:
+    project.install("counter", STUCK_REPORTER)
+    project.configure('[host]\nstuck_s = 1\n[processors.counter]\non_failure = "reject"\nretries = 0\n')
+    project.publish("studies", {}, {"sick": True}, {})
+
+    done = project.axe("run", "--until-end")
+
+    assert done.returncode == 0, done.stderr
+    [line] = [line for line in done.stderr.splitlines() if "loop is stuck, worker ends itself" in line]
+    assert "stuck_s=1" in line
+    assert re.search(r"where='?\S*m_\w+\.py:\d+ in report", line)
+    assert project.json("state", "counter") == {"count": 2}
+
+
+SLOW_START = (
+    COUNTING
+    + """\
+            pass
+
+        @axe.hookimpl
+        def on_start(self, state):
+            time.sleep(2.5)
+"""
+)
+
+
+def test_a_long_start_of_a_plugin_is_no_stuck_loop(project: Project) -> None:
+    project.install("counter", SLOW_START)
+    project.configure("[host]\nstuck_s = 1\n")
+    project.publish("studies", {})
+
+    done = project.axe("run", "--until-end")
+
+    assert (done.returncode, "worker ends itself" in done.stderr) == (0, False)
+    assert project.json("state", "counter") == {"count": 1}
+
+
 def test_a_worker_that_dies_again_and_again_is_told_of_by_status(project: Project) -> None:
     project.install("counter", DEADLY_START.format(die="os.kill(os.getpid(), 9)"))
     project.publish("studies", {})

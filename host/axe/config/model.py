@@ -31,6 +31,7 @@ class HostConfig(msgspec.Struct, frozen=True, kw_only=True):
     workers: Literal["processes", "threads"] | Annotated[int, msgspec.Meta(ge=1, le=10_000)] = "processes"
     shutdown_s: _Seconds = 10
     wait_s: _Seconds = 60
+    stuck_s: _PositiveSeconds = 300
 
 
 class TopicConfig(msgspec.Struct, frozen=True, kw_only=True):
