@@ -17,12 +17,15 @@ from .guard import HandlerCursor
 _AWAY = re.compile(r"^(53(?!400)|40P01|40001)")
 _SESSION_LOST = re.compile(r"^(08|57P|25P03)")
 _LOCK_NOT_AVAILABLE = "55P03"
+_LOST_MS = 30_000
 
 
 def make_engine(url: URL, schema: str | None = None, *, reading: bool = False) -> Engine:
     """Make the connections to a processor's schema, which write only where the host says so; or to the register."""
     options = "-c lock_timeout=20s -c idle_in_transaction_session_timeout=10min"
     arguments: dict[str, Any] = {"connect_timeout": 10, "keepalives_idle": 15, "keepalives_interval": 5}
+    # Keepalives do not run while an answer is waited for, and the system gives up on lost packets after 15 minutes.
+    arguments["tcp_user_timeout"] = _LOST_MS
     if schema is not None:
         options += f" -c search_path={schema} -c default_transaction_read_only=on"
         if reading:
