@@ -83,7 +83,7 @@ def kafka_reset(trial: Trial) -> None:
     outages(trial, run, feed, proxy.reset, proxy.restore)
 
 
-@scenario("F7", "connections to Kafka swallow what is sent, and stay dead", needs=("kafka",), short=0, long=100)
+@scenario("F7", "connections to Kafka swallow what is sent, and stay dead", needs=("kafka",), short=1, long=100)
 def kafka_swallowed(trial: Trial) -> None:
     feed = trial.feed(200)
     proxy = trial.proxy(("127.0.0.1", trial.kafka.behind_proxy), trial.kafka.proxied_port)

@@ -21,6 +21,7 @@ from .kafka_client import (
     Trouble,
     check_properties,
     client_settings,
+    connection_settings,
     kafka_error,
     translated,
     trouble,
@@ -80,9 +81,8 @@ class KafkaSource:
         except (TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"[kafka] {error}") from error
         self._closed = False
-        self._topics = TopicWatch(
-            brokers, {**properties, "client.id": client_id, "error_cb": self._note_error}, CALL_TIMEOUT_S
-        )
+        connection = connection_settings(brokers, properties=properties, client_id=client_id)
+        self._topics = TopicWatch(brokers, {**connection, "error_cb": self._note_error}, CALL_TIMEOUT_S)
 
     # What the log holds
 

@@ -18,22 +18,26 @@ from ..log import get_logger
 
 log = get_logger()
 
+# Of every client, whatever it does.
+_CONNECTION: Final[Mapping[str, Any]] = {
+    # Metrics for the broker (KIP-714): their histograms take 0.4 MB in each client.
+    "enable.metrics.push": False,
+    "reconnect.backoff.max.ms": 2_000,
+    # A frozen broker keeps its connections open; only an unanswered request tells.
+    "socket.timeout.ms": 10_000,
+    "socket.keepalive.enable": True,
+}
+
 # Bounds: about 16 MB of records wait in the client, whatever the number of partitions. With its own
 # default of fetch.queue.backoff.ms (1 s) a consumer that drains its queue sits idle: a fifth of the throughput.
 _DEFAULTS: Final[Mapping[str, Any]] = {
     "allow.auto.create.topics": False,
     "check.crcs": True,
-    # Metrics for the broker (KIP-714): their histograms take 0.4 MB in each client.
-    "enable.metrics.push": False,
     "fetch.queue.backoff.ms": 2,
     "queued.min.messages": 20_000,
     "queued.max.messages.kbytes": 16_384,
     # A handler has its own time limit; librdkafka's would take the partitions away from a slow one.
     "max.poll.interval.ms": 86_400_000,
-    "reconnect.backoff.max.ms": 2_000,
-    # A frozen broker keeps its connections open; only an unanswered request tells.
-    "socket.timeout.ms": 10_000,
-    "socket.keepalive.enable": True,
 }
 
 # Not the user's to change: positions live in the processor's database, and an end is always reported.
@@ -60,16 +64,21 @@ def check_properties(properties: Mapping[str, Any]) -> None:
             raise ConfigError(f'[kafka] "{name}" must be a string, a number or a boolean')
 
 
+def connection_settings(
+    brokers: str, *, properties: Mapping[str, Any], client_id: str
+) -> dict[str, str | int | float | bool]:
+    """Merge what axe sets for clients of any kind with what the user may set."""
+    return {**_CONNECTION, **properties, "bootstrap.servers": brokers, "client.id": client_id}
+
+
 def client_settings(
     brokers: str, *, group: str, properties: Mapping[str, Any], client_id: str
 ) -> dict[str, str | int | float | bool]:
     """Merge what axe sets with what the user may set; ``properties`` must have passed ``check_properties``."""
     return {
         **_DEFAULTS,
-        **properties,
+        **connection_settings(brokers, properties=properties, client_id=client_id),
         **_FIXED,
-        "bootstrap.servers": brokers,
-        "client.id": client_id,
         # The client refuses to start without a group, also where nothing is ever committed.
         "group.id": group or "axe",
     }

@@ -31,9 +31,9 @@ class TopicWatch:
     question is asked in the background; its answer is looked at by a later fetch.
     """
 
-    def __init__(self, brokers: str, settings: Mapping[str, Any], timeout_s: float) -> None:
+    def __init__(self, brokers: str, settings: dict[str, Any], timeout_s: float) -> None:
         self._brokers = brokers
-        self._settings = {"enable.metrics.push": False, **settings, "bootstrap.servers": brokers}
+        self._settings = settings
         self._timeout_s = timeout_s
         self._client: AdminClient | None = None
         self._known: dict[str, str | None] = {}
