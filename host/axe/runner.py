@@ -32,13 +32,14 @@ from .outage import Outage
 from .presence import Presence
 from .processor import Processor, Status
 from .reading import Positions, Reading
+from .retention import Retention
 from .retries import Retries
 from .sources import Interrupted, Source
 from .store import Store
 from .telling import told
 from .trial import Trial
 from .turns import Turn
-from .upkeep import LOOK_S, Upkeep
+from .upkeep import LOOK_S, Chore, Upkeep
 
 _POLL_S = 0.25
 # Most of what an idle processor costs is waking up.
@@ -95,7 +96,13 @@ class Runner:
             worker=self._presence.worker,
         )
         self._upkeep = Upkeep(
-            processor, self._log, store=store, source=source, reading=self._reading, batches=self._batches
+            processor,
+            self._log,
+            store=store,
+            source=source,
+            reading=self._reading,
+            batches=self._batches,
+            chores=self._chores(),
         )
         self._retries = Retries(
             processor, self._log, store=store, reading=self._reading, batches=self._batches, deaths=self._deaths
@@ -106,6 +113,14 @@ class Runner:
         self._finished = self._conflict = self._is_quiet = False
         self._turn_to_work: AbstractContextManager[None] = turn or nullcontext()
         self._outage = Outage(self._log)
+
+    def _chores(self) -> list[Chore]:
+        letters, chores = self._settings.dead_letters, list[Chore]()
+        if letters.days is not None or letters.rows is not None:
+            chores.append(
+                Retention(letters, self._log, store=self._store, reading=self._reading, worker=self._presence.worker)
+            )
+        return chores
 
     # --- life
 

@@ -196,6 +196,13 @@ class Transaction(Protocol):
         among them.
         """
 
+    def trim_dead_letters(self, *, until: str | None, rows: int | None, limit: int, size: int) -> dict[str, list[int]]:
+        """Delete dead letters that were rejected before then, and the oldest of those that are more than so many.
+
+        Never one that waits for its worker. At most ``limit`` of them at once, and not much more than ``size``
+        bytes. Returns their ids by the status that they had; none where nothing is left to be deleted.
+        """
+
     def note_retry(self, number: int) -> int:
         """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked.
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
 
-FORMAT = 2
+FORMAT = 3
 """Raised when a table changes; ``formats`` brings older databases up, and one of a higher format is refused."""
 
 PREFIX = "axe_"
@@ -81,6 +81,7 @@ dead_letters = Table(
     # Retries that were begun and whose end nobody stored, since it was marked.
     Column("tries", Integer, nullable=False, default=0, server_default="0"),
     UniqueConstraint("topic", "partition", "offset"),
+    Index("axe_dead_letters_by_age", "rejected_at", "id"),
 )
 
 audit = Table(

@@ -22,6 +22,7 @@ from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over
 from .protocol import Control, Letters, Move, StoredPosition
 from .state import State
 from .text import clean
+from .trimming import trim
 from .value_cache import ValueCache
 
 
@@ -140,6 +141,10 @@ class Transaction:
         """
         formats.require(self.connection, self._database.location)
         return mark_dead_letters(self.connection, which, status)
+
+    def trim_dead_letters(self, *, until: str | None, rows: int | None, limit: int, size: int) -> dict[str, list[int]]:
+        """Delete dead letters that are too old or too many; return their ids by the status that they had."""
+        return trim(self.connection, until=until, rows=rows, limit=limit, size=size)
 
     def note_retry(self, number: int) -> int:
         """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked."""
