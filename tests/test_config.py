@@ -364,6 +364,7 @@ def test_an_unknown_setting_that_is_near_to_none_lists_what_is_known(key: str) -
             "processors.a.flood.share: expected a number above 0, at most 1",
         ),
         ({"processors": {"a": {"on_misfit": "skip"}}}, "processors.a.on_misfit: expected a table, got text"),
+        ({"processors": {"a": {"dead_letters": {"topic": "a b"}}}}, "a.dead_letters.topic: is no name of a topic"),
         ({"processors": {"a": {"dead_letters": 30}}}, "processors.a.dead_letters: expected a table, got a number"),
         ({"processors": {"a": {"dead_letters": {"days": 0}}}}, "days: expected a number above 0, at most 36525, got 0"),
         ({"processors": {"a": {"dead_letters": {"days": 1e9}}}}, "a number above 0, at most 36525, got 1000000000.0"),

@@ -60,10 +60,14 @@ class FloodConfig(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LettersConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """`dead_letters`: how long dead letters are kept, and how many of them; None for ever, and for all."""
+    """`dead_letters`: how long dead letters are kept, how many of them, and which topic they go to as well.
+
+    None: for ever, all, nowhere.
+    """
 
     days: Annotated[float, msgspec.Meta(gt=0, le=36_525)] | None = None
     rows: _Count | None = None
+    topic: str | None = None
 
 
 class MisfitConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,8 +27,12 @@ from .protocol import Letters
 from .text import clean
 from .upsert import insert_or_update
 
-_TRIES_SINCE = 2
-"""The format that has ``version`` and ``tries``."""
+_SINCE: dict[str, tuple[int, ColumnElement[Any]]] = {
+    "version": (2, null()),
+    "tries": (2, literal(0)),
+    "published_at": (3, null()),
+}
+"""Which format has a column first, and what stands for it before that."""
 
 _of = tables.dead_letters.c
 _CONDITIONS: dict[str, Callable[[Any], ColumnElement[bool]]] = {
@@ -61,6 +65,7 @@ def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
         "status": "rejected",
         "version": select(tables.processor.c.version).scalar_subquery(),
         "tries": 0,
+        "published_at": None,
     }
     place = (
         letters.c.topic == record.topic,
@@ -76,10 +81,10 @@ def add_dead_letter(connection: Connection, rejection: Rejection) -> None:
 
 def letters_of(format_: int) -> Select[Any]:
     """Select the dead letters of a database of this format, in the order of their rejection."""
-    columns: list[Any] = list(tables.dead_letters.c)
-    if format_ < _TRIES_SINCE:
-        known = [column for column in columns if column.name not in ("version", "tries")]
-        columns = [*known, null().label("version"), literal(0).label("tries")]
+    columns = []
+    for column in tables.dead_letters.c:
+        since, instead = _SINCE.get(column.name, (1, null()))
+        columns.append(column if format_ >= since else instead.label(column.name))
     return select(*columns).order_by(tables.dead_letters.c.id)
 
 

@@ -13,7 +13,11 @@ _STEPS = {
         "ALTER TABLE axe_dead_letters ADD COLUMN version INTEGER",
         "ALTER TABLE axe_dead_letters ADD COLUMN tries INTEGER DEFAULT 0 NOT NULL",
     ),
-    3: ("CREATE INDEX axe_dead_letters_by_age ON axe_dead_letters (rejected_at, id)",),
+    3: (
+        "ALTER TABLE axe_dead_letters ADD COLUMN published_at TEXT",
+        "CREATE INDEX axe_dead_letters_by_age ON axe_dead_letters (rejected_at, id)",
+        f"CREATE INDEX axe_dead_letters_unpublished ON axe_dead_letters (id) WHERE {tables.UNPUBLISHED}",
+    ),
 }
 
 

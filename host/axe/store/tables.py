@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
 
 FORMAT = 3
 """Raised when a table changes; ``formats`` brings older databases up, and one of a higher format is refused."""
 
 PREFIX = "axe_"
+
+UNPUBLISHED = "published_at IS NULL AND status = 'rejected'"
+"""Of dead letters: to be produced to a topic yet, where there is one. An index has it, so it is written in one way."""
 
 metadata = MetaData()
 
@@ -80,8 +83,11 @@ dead_letters = Table(
     Column("version", Integer),
     # Retries that were begun and whose end nobody stored, since it was marked.
     Column("tries", Integer, nullable=False, default=0, server_default="0"),
+    # When a topic had it, as it was refused last.
+    Column("published_at", Text),
     UniqueConstraint("topic", "partition", "offset"),
     Index("axe_dead_letters_by_age", "rejected_at", "id"),
+    Index("axe_dead_letters_unpublished", "id", sqlite_where=text(UNPUBLISHED), postgresql_where=text(UNPUBLISHED)),
 )
 
 audit = Table(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -20,6 +20,7 @@ from .database import Database
 from .dead_letters import add_dead_letter, mark_dead_letters, note_retry, restore_dead_letter
 from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over, to_positions
 from .protocol import Control, Letters, Move, StoredPosition
+from .publishing import note_published
 from .state import State
 from .text import clean
 from .trimming import trim
@@ -145,6 +146,10 @@ class Transaction:
     def trim_dead_letters(self, *, until: str | None, rows: int | None, limit: int, size: int) -> dict[str, list[int]]:
         """Delete dead letters that are too old or too many; return their ids by the status that they had."""
         return trim(self.connection, until=until, rows=rows, limit=limit, size=size)
+
+    def note_published(self, letters: Iterable[Mapping[str, Any]]) -> None:
+        """Note that a topic has these dead letters, unless they were refused again."""
+        note_published(self.connection, letters)
 
     def note_retry(self, number: int) -> int:
         """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked."""

@@ -14,7 +14,8 @@ from .protocol import Letters
 _of = tables.dead_letters.c
 _AWAITED = ("retry", "blocked")
 """Statuses of letters that a worker is to handle yet."""
-_SIZE = func.coalesce(func.length(_of.key), 0) + func.coalesce(func.length(_of.value), 0)
+SIZE = func.coalesce(func.length(_of.key), 0) + func.coalesce(func.length(_of.value), 0)
+"""How many bytes a letter has; other columns are short, or made by axe."""
 
 
 def trim(connection: Connection, *, until: str | None, rows: int | None, limit: int, size: int) -> dict[str, list[int]]:
@@ -25,7 +26,7 @@ def trim(connection: Connection, *, until: str | None, rows: int | None, limit: 
     excess = 0
     if rows is not None:
         excess = (connection.scalar(select(func.count()).select_from(tables.dead_letters)) or 0) - rows
-    oldest = select(_of.id, _of.status, _of.rejected_at, _SIZE).where(*_may_go()).order_by(_of.rejected_at, _of.id)
+    oldest = select(_of.id, _of.status, _of.rejected_at, SIZE).where(*_may_go()).order_by(_of.rejected_at, _of.id)
     if excess <= 0:
         if until is None:
             return {}
