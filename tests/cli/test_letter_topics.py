@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import OffsetSpec
 
 from ..services.kafka import KafkaBroker
 from .conftest import COUNTER, Project
@@ -38,6 +40,20 @@ def test_a_processor_does_not_read_its_own(project: Project) -> None:
 
     assert (result, "counter reads studies itself" in message) == ("problem", True)
     assert project.axe("run", "--until-end").returncode == 2
+
+
+def test_a_host_publishes_what_its_workers_refuse(project: Project, kafka: KafkaBroker, topic: str) -> None:
+    kafka.create_topic(topic)
+    kafka.create_topic(f"{topic}-refused")
+    kafka.produce(topic, "{}", "no JSON", "{}")
+    project.configure(TABLE.format(f"{topic}-refused"), source=f"kafka://{kafka.bootstrap}")
+    project.install("counter", COUNTER.replace("studies", topic))
+
+    project.json("run", "--until-end")
+
+    assert project.json("rejections", "show", "counter", "1")["published_at"] is not None
+    at = TopicPartition(f"{topic}-refused", 0)
+    assert kafka.admin.list_offsets({at: OffsetSpec.latest()})[at].result(10).offset == 1
 
 
 @pytest.mark.parametrize("is_there", [True, False])

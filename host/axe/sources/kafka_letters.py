@@ -13,8 +13,6 @@ from ..errors import ConfigError
 from . import Outgoing, Report
 from .kafka_client import ClientLog, Failures, Trouble, kafka_error, producer_settings, translated, trouble
 
-_CLOSE_TIMEOUT_S = 2.0
-
 # What the topic has against a letter, or against one that went in the same batch; another letter may pass.
 _ITS_OWN: Final = frozenset({
     KafkaError._INVALID_ARG,
@@ -90,17 +88,17 @@ class KafkaLetters:
         return found
 
     def close(self) -> None:
-        """Let go of the client; waits a limited time, because its threads may be waiting for a name server."""
+        """Let go of the client, without waiting for its threads: they may be waiting for a name server."""
         producer, self._producer = self._producer, None
         if producer is None:
             return
         producer.purge(blocking=False)
         producer.poll(0)
         self._reports = []
-        closing = threading.Thread(target=_end, args=([producer],), name="axe close kafka letters", daemon=True)
+        # With its last reference it ends its threads, and waits for them.
+        last_one = [producer]
         del producer
-        closing.start()
-        closing.join(_CLOSE_TIMEOUT_S)
+        threading.Thread(target=last_one.clear, name="axe close kafka letters", daemon=True).start()
 
     # Callbacks, out of poll: they must not raise
 
@@ -126,8 +124,3 @@ class KafkaLetters:
         self._failures.note(error.str())
         if trouble(error) is Trouble.DENIED:
             self._refusal = error
-
-
-def _end(last_one: list[Producer]) -> None:
-    """Drop the last reference, upon which the client ends its threads and waits for them."""
-    last_one.clear()

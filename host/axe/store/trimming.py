@@ -31,8 +31,8 @@ def trim(connection: Connection, *, until: str | None, rows: int | None, limit: 
         if until is None:
             return {}
         oldest = oldest.where(_of.rejected_at < until)
-    # Locked: on PostgreSQL somebody could mark them for a retry meanwhile.
-    found = connection.execute(oldest.limit(limit).with_for_update()).all()
+    # Locked: on PostgreSQL somebody could mark them for a retry meanwhile. Who is about to is not waited for.
+    found = connection.execute(oldest.limit(limit).with_for_update(skip_locked=True)).all()
     going: dict[str, list[int]] = {}
     for index, (number, status, rejected_at, _) in enumerate(within(found, size)):
         if index < excess or (until is not None and rejected_at < until):
