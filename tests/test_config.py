@@ -299,6 +299,7 @@ def test_loading_leaves_the_mapping_as_it_was() -> None:
         ({"processors": {"a": {"batch": {"event": 1}}}}, "processors.a.batch.event", "events"),
         ({"processors": {"a": {"flood": {"shar": 1}}}}, "processors.a.flood.shar", "share"),
         ({"processors": {"a": {"on_misfit": {"beyond": "skip"}}}}, "processors.a.on_misfit.beyond", "beyond_end"),
+        ({"processors": {"a": {"dead_letters": {"day": 1}}}}, "processors.a.dead_letters.day", "days"),
         (
             {"processors": {"a": {"failures": {"KeyError": {"retrys": 1}}}}},
             "processors.a.failures.KeyError.retrys",
@@ -363,6 +364,15 @@ def test_an_unknown_setting_that_is_near_to_none_lists_what_is_known(key: str) -
             "processors.a.flood.share: expected a number above 0, at most 1",
         ),
         ({"processors": {"a": {"on_misfit": "skip"}}}, "processors.a.on_misfit: expected a table, got text"),
+        ({"processors": {"a": {"dead_letters": {"topic": "a b"}}}}, "a.dead_letters.topic: is no name of a topic"),
+        ({"processors": {"a": {"dead_letters": 30}}}, "processors.a.dead_letters: expected a table, got a number"),
+        ({"processors": {"a": {"dead_letters": {"days": 0}}}}, "days: expected a number above 0, at most 36525, got 0"),
+        ({"processors": {"a": {"dead_letters": {"days": 1e9}}}}, "a number above 0, at most 36525, got 1000000000.0"),
+        (
+            {"processors": {"a": {"dead_letters": {"rows": 0}}}},
+            "dead_letters.rows: expected a whole number of at least 1, got 0",
+        ),
+        ({"processors": {"a": {"dead_letters": {"rows": 1.5}}}}, "expected a whole number of at least 1, got 1.5"),
         (
             {"processors": {"a": {"on_misfit": {"version_changed": "skip"}}}},
             'processors.a.on_misfit.version_changed: expected "halt" or "rebuild", got another text',

@@ -266,6 +266,19 @@ def test_a_reset_before_all_of_them_opens_the_key(site: Site) -> None:
     assert {status for _, status, _ in letters(site)} == {"reset"}
 
 
+def test_what_others_wait_for_is_kept_however_few_letters_may_stay(site: Site) -> None:
+    site.settings["dead_letters"] = {"rows": 1}
+    put(site, "abba")
+
+    site.run(Valued({0, 1}))
+    site.run(Valued(set()))
+
+    assert letters(site) == [(0, "rejected", None), (1, "rejected", None), (2, "blocked", 1), (3, "blocked", 0)]
+    settle(site, operations.discard, 0, 3)
+    site.run(Valued(set()))
+    assert letters(site) == [(1, "rejected", None), (2, "blocked", 1)]
+
+
 def test_those_that_wait_are_no_flood(sqlite: Site) -> None:
     sqlite.settings["flood"] = {"share": 0.5, "events": 10}
     put(sqlite, "b" * 20 + "a" * 100)

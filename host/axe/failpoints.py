@@ -19,6 +19,7 @@ NAMES = (
     "after_commit",
     "in_revoke",
     "in_reject",
+    "after_publish",
 )
 _ACTIONS = ("kill", "raise", "freeze")
 

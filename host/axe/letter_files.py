@@ -37,6 +37,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     rejected_at: str
     status: str
     version: _Count | None
+    # Where it comes from an older axe, it has none.
+    published_at: str | None = None
 
 
 def lines_of(processor: str, letters: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -46,7 +48,7 @@ def lines_of(processor: str, letters: Iterable[Mapping[str, Any]]) -> Iterator[s
         line = {"processor": processor, "topic": record.topic, "partition": record.partition, "offset": record.offset}
         line |= {"encoding": _ENCODING, "key": _written(record.key), "value": _written(record.value)}
         line["headers"] = [[name, _written(value)] for name, value in record.headers]
-        kept = ("timestamp", "reason", "error", "attempts", "rejected_at", "status", "version")
+        kept = ("timestamp", "reason", "error", "attempts", "rejected_at", "status", "version", "published_at")
         yield json.dumps({**line, **{name: letter[name] for name in kept}})
 
 
@@ -84,7 +86,9 @@ def _check(line: _Line, processor: str) -> None:
     if line.status not in STATUSES:
         message = f"{line.status!r:.100} is no status"
         raise ValueError(message)
-    for at in (line.rejected_at, *(() if line.timestamp is None else (line.timestamp,))):
+    for at in (line.rejected_at, line.timestamp, line.published_at):
+        if at is None:
+            continue
         if not at.endswith("Z"):
             message = f"{at!r:.100} is no time in UTC"
             raise ValueError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from itertools import groupby
@@ -16,6 +17,8 @@ REJECTED, RETRY, BLOCKED = "rejected", "retry", "blocked"
 RETRIED, DISCARDED, RESET = "retried", "discarded", "reset"
 """Handled at last; not wanted; read again, by a reset."""
 STATUSES = (REJECTED, RETRY, BLOCKED, RETRIED, DISCARDED, RESET)
+_EXCEPTION = re.compile(r"(?P<name>[A-Za-z_][\w.]*)(?:: (?P<text>.*))?")
+"""A line of a traceback that names the exception."""
 
 
 def record_of(letter: Mapping[str, Any]) -> Record:
@@ -30,6 +33,40 @@ def record_of(letter: Mapping[str, Any]) -> Record:
         headers=headers_from_json(letter["headers"]),
         timestamp_ms=None if at is None else round(datetime.fromisoformat(at).timestamp() * 1000),
     )
+
+
+def published_headers(processor: str, letter: Mapping[str, Any]) -> list[tuple[str, bytes | None]]:
+    """Return the headers of a letter in a topic: those of the record, then what became of it in Kafka Connect's words.
+
+    KIP-298 has these. The text is the one that is stored, in which secrets of the configuration are blotted out.
+    Connect's names of stages, classes and tasks have nothing here that they could name. Of headers of one name the
+    last one counts.
+    """
+    said = {"topic": letter["topic"], "partition": letter["partition"], "offset": letter["offset"]}
+    said |= {"connector.name": processor, "exception.message": letter["reason"]}
+    if letter["error"] is not None:
+        kind = _kind_of(letter["reason"], letter["error"])
+        said |= {} if kind is None else {"exception.class.name": kind}
+        said["exception.stacktrace"] = letter["error"]
+    named = {f"__connect.errors.{name}": content for name, content in said.items()}
+    named |= {"axe.attempts": letter["attempts"], "axe.rejected_at": letter["rejected_at"]}
+    if letter["timestamp"] is not None:
+        named["axe.timestamp"] = letter["timestamp"]
+    ours = [(name, str(content).encode()) for name, content in named.items()]
+    return [*headers_from_json(letter["headers"]), *ours]
+
+
+def _kind_of(reason: str, traceback: str) -> str | None:
+    """Find the kind of exception that a reason was made of, with its module, where the traceback names it."""
+    reason = " ".join(reason.split())
+    for line in reversed(traceback.splitlines()):
+        if (found := _EXCEPTION.fullmatch(line)) is not None:
+            name, text = found["name"], " ".join((found["text"] or "").split())
+            short = name.rpartition(".")[2]
+            # A message of several lines may have one that looks like it.
+            if reason == short or reason.startswith(f"{short}: {text}") or (text and reason.startswith(text)):
+                return name
+    return None
 
 
 def numbers(ids: Iterable[int]) -> str:

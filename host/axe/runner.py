@@ -33,17 +33,21 @@ from .outage import Outage
 from .presence import Presence
 from .processor import Processor, Status
 from .reading import Positions, Reading
+from .relay import Relay, open_topic
+from .retention import Retention
 from .retries import Retries
 from .sources import Interrupted, Source
 from .store import Store
 from .telling import told
 from .trial import Trial
 from .turns import Turn
-from .upkeep import LOOK_S, Upkeep
+from .upkeep import LOOK_S, Chore, Upkeep
 
 _POLL_S = 0.25
 # Most of what an idle processor costs is waking up.
 _QUIET_POLL_S = 0.5
+# How long dead letters may take to arrive at the end; without a stop, as long as some do.
+_LETTERS_S = 2.0
 
 
 class Runner:
@@ -96,8 +100,15 @@ class Runner:
             order=KeyOrder() if self._settings.order == "key" else None,
             worker=self._presence.worker,
         )
+        self._relay = self._made_relay(alone=alone)
         self._upkeep = Upkeep(
-            processor, self._log, store=store, source=source, reading=self._reading, batches=self._batches
+            processor,
+            self._log,
+            store=store,
+            source=source,
+            reading=self._reading,
+            batches=self._batches,
+            chores=self._chores(),
         )
         self._retries = Retries(
             processor, self._log, store=store, reading=self._reading, batches=self._batches, deaths=self._deaths
@@ -110,6 +121,23 @@ class Runner:
         self._prepares = False
         self._turn_to_work: AbstractContextManager[None] = turn or nullcontext()
         self._outage = Outage(self._log)
+
+    def _made_relay(self, *, alone: bool) -> Relay | None:
+        name, topic = self.processor.name, self._settings.dead_letters.topic
+        opened = open_topic(name, topic, self.processor.types, self._source)
+        if opened is None:
+            return None
+        return Relay(name, opened, self._log, store=self._store, batches=self._batches, alone=alone)
+
+    def _chores(self) -> list[Chore]:
+        letters, chores = self._settings.dead_letters, list[Chore]()
+        if self._relay is not None:
+            chores.append(self._relay)
+        if letters.days is not None or letters.rows is not None:
+            chores.append(
+                Retention(letters, self._log, store=self._store, reading=self._reading, worker=self._presence.worker)
+            )
+        return chores
 
     # --- life
 
@@ -172,6 +200,8 @@ class Runner:
             self._log.error("processor ended by an unexpected error", exc_info=error)
             self._presence.show(Status.FAILED, told(error))
         finally:
+            if self._relay is not None:
+                self._relay.close()
             self._source.close()
             try:
                 self._store.close()
@@ -259,6 +289,9 @@ class Runner:
         self._presence.show(status, control.last_error, stored=status is Status.PAUSED)
         self._finished = self._until_end
         self._presence.beat()
+        if self._relay is not None:
+            # Too many of them may be why it is paused.
+            self._relay.tend()
         self._stop.wait(LOOK_S / 2)
         return False
 
@@ -272,6 +305,8 @@ class Runner:
             self._log.info("somebody paused or moved the processor at the end")
         except Exception as error:  # noqa: BLE001 # what was not committed is read again
             self._log.warning("last position was not stored", reason=told(self._store.trouble(error) or error))
+        if self._relay is not None and self._presence.is_open:
+            self._relay.finish(_LETTERS_S, goes_on=lambda: not self._stop.is_set())
         if self._adoption.has_begun:
             notify(self.processor.hooks, "on_stop", self._log)
         self._presence.leave()

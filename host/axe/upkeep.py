@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from .adoption import Directed, obey
 from .batch import Batches
@@ -18,13 +19,36 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 _NEW_PARTITIONS_S = 10.0
+_CHORES_S = 0.25
+
+
+class Chore(Protocol):
+    """What there is to be done where the settings ask for it; it knows itself when it is due."""
+
+    def begin(self) -> None:
+        """Begin anew: positions have been adopted."""
+
+    def tend(self) -> None:
+        """Do what is due, and of that a bounded part; called several times a second at most.
+
+        Raises:
+            Directed, PositionConflict: somebody has set something, or taken over.
+        """
 
 
 class Upkeep:
     """Of one runner, after each of its rounds; each thing as often as it is worth."""
 
-    def __init__(  # the parts it works with, by name
-        self, processor: Processor, log: Logger, *, store: Store, source: Source, reading: Reading, batches: Batches
+    def __init__(  # noqa: PLR0913 # the parts it works with, by name
+        self,
+        processor: Processor,
+        log: Logger,
+        *,
+        store: Store,
+        source: Source,
+        reading: Reading,
+        batches: Batches,
+        chores: Sequence[Chore] = (),
     ) -> None:
         self._processor = processor
         self._log = log
@@ -32,11 +56,14 @@ class Upkeep:
         self._source = source
         self._reading = reading
         self._batches = batches
-        self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = 0.0
+        self._chores = chores
+        self._moved_at = self._looked_at = self._mirrored_at = self._counted_at = self._tended_at = 0.0
 
     def begin(self) -> None:
         """Note that everything was looked at a moment ago: positions have been adopted."""
         self._counted_at = self._looked_at = time.monotonic()
+        for chore in self._chores:
+            chore.begin()
 
     def after_round(self, *, is_quiet: bool) -> None:
         """See to what is due; in a quiet round nothing was read.
@@ -55,6 +82,10 @@ class Upkeep:
             self._moved_at = now
             self._batches.move_only()
             self.mirror()
+        if now - self._tended_at > _CHORES_S:
+            self._tended_at = now
+            for chore in self._chores:
+                chore.tend()
 
     def look(self) -> None:
         """Look whether somebody set something or took over, which a batch would find out in its transaction.

@@ -38,6 +38,7 @@ def _settings() -> list[tuple[str, str]]:
     found = [(heading, name) for heading, kind in sections.items() for name in kind.__struct_fields__]
     inside = {
         "batch": config.BatchConfig,
+        "dead_letters": config.LettersConfig,
         "failures.NAME": config.FailureConfig,
         "flood": config.FloodConfig,
         "on_misfit": config.MisfitConfig,

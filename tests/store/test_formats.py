@@ -76,6 +76,23 @@ def test_a_command_that_reads_changes_nothing_and_goes_on_working(old: Kind) -> 
     assert format_of(old) == 1
 
 
+def test_one_of_format_2_is_read_as_it_is_and_brought_up_by_a_worker(old: Kind) -> None:
+    for column in ("version INTEGER", "tries INTEGER DEFAULT 0 NOT NULL"):
+        old.outside(f"ALTER TABLE axe_dead_letters ADD COLUMN {column}")
+    old.outside("UPDATE axe_dead_letters SET version = 4")
+    old.outside("UPDATE axe_processor SET format = 2")
+    store = old.store()
+    store.open(create=False)
+
+    (letter,) = store.dead_letters()
+    assert (letter["version"], letter["tries"], letter["published_at"]) == (4, 0, None)
+    assert format_of(old) == 2
+    (letter,) = old.opened().unpublished_letters(limit=5, size=5)
+
+    assert (letter["version"], letter["published_at"]) == (4, None)
+    assert format_of(old) == tables.FORMAT
+
+
 def test_marking_a_letter_waits_for_a_worker_that_understands(old: Kind) -> None:
     store = old.store()
     store.open(create=False)

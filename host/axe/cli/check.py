@@ -10,7 +10,7 @@ from ..errors import AxeError, ConfigError, PluginError, SourceUnavailable
 from .session import Session, table
 
 if TYPE_CHECKING:
-    from ..config import MisfitConfig
+    from ..config import Config, MisfitConfig
     from ..sources import Source
     from ..store import Control, Store
 
@@ -45,7 +45,7 @@ def check(ctx: typer.Context) -> int:
     source, found = _source(session)
     findings += found + _unread(session, rows)
     if source is not None:
-        findings += _of_topics(source, topics)
+        findings += _of_topics(source, topics) + _of_letter_topics(session.config, source, topics)
     for name in _known(session):
         findings += _of_store(session, name, versions.get(name), source)
     wrong = sum(finding.result == _PROBLEM for finding in findings)
@@ -151,6 +151,26 @@ def _of_topics(source: Source, topics: dict[str, list[str]]) -> list[Finding]:
             findings.append(Finding(f"topic {topic}", _PROBLEM, f"{error} (read by {readers})"))
         else:
             findings.append(Finding(f"topic {topic}", _OK, f"{count} partition{'s' if count != 1 else ''}"))
+    return findings
+
+
+def _of_letter_topics(config: Config, source: Source, topics: dict[str, list[str]]) -> list[Finding]:
+    """Look whether each processor's dead letters can go to the topic that its settings name."""
+    from ..relay import open_topic
+
+    findings = []
+    for name, listed in topics.items():
+        topic = config.processor(name).dead_letters.topic
+        try:
+            opened = open_topic(name, topic, listed, source)
+            if topic is None or opened is None:
+                continue
+            opened.close()
+            source.partitions(topic)
+        except AxeError as error:
+            findings.append(Finding(f"dead letters of {name}", _PROBLEM, str(error)))
+        else:
+            findings.append(Finding(f"dead letters of {name}", _OK, f"go to the topic {topic}"))
     return findings
 
 

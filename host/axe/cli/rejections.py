@@ -158,7 +158,7 @@ def _document(session: Session, name: str, letter: dict[str, Any], history: list
     from ..letters import concerns
     from ..store.dead_letters import headers_from_json
 
-    document = {"processor": name, **{key: letter[key] for key in _SHORT}, "error": letter["error"]}
+    document = {"processor": name, **{key: letter[key] for key in (*_SHORT, "published_at", "error")}}
     document |= {**_shown("key", letter["key"]), **_shown("value", letter["value"]), **_decoded(session, letter)}
     headers = headers_from_json(letter["headers"])
     document["headers"] = [{"name": header, **_shown("value", value)} for header, value in headers]

@@ -151,6 +151,8 @@ class _Loader:
         for index, topic in enumerate(config.topics or ()):
             if not (TOPIC.match(topic.partition("/")[0]) and not topic.endswith("/")):
                 raise self.error(f"{path}.topics[{index}]", "expected a topic, or topic/event type")
+        if config.dead_letters.topic is not None and not TOPIC.match(config.dead_letters.topic):
+            raise self.error(f"{path}.dead_letters.topic", "is no name of a topic (letters, digits, '.', '_', '-')")
         for index, plugin in enumerate(config.plugins or ()):
             self.check_name(f"{path}.plugins[{index}]", plugin, shown=False)
         return config

@@ -60,6 +60,17 @@ class FloodConfig(msgspec.Struct, frozen=True, kw_only=True):
     events: _Count = 100
 
 
+class LettersConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """`dead_letters`: how long dead letters are kept, how many of them, and which topic they go to as well.
+
+    None: for ever, all, nowhere.
+    """
+
+    days: Annotated[float, msgspec.Meta(gt=0, le=36_525)] | None = None
+    rows: _Count | None = None
+    topic: str | None = None
+
+
 class MisfitConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`on_misfit`: what to do where the stored positions do not fit the log, or the state the processor."""
 
@@ -96,6 +107,7 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     failures: dict[str, FailureConfig] = {}
     batch: BatchConfig = BatchConfig()
     flood: FloodConfig = FloodConfig()
+    dead_letters: LettersConfig = LettersConfig()
     on_misfit: MisfitConfig = MisfitConfig()
     plugins: tuple[str, ...] | None = None
     settings: dict[str, Any] = {}

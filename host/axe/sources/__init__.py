@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -36,6 +36,37 @@ class Fetched(NamedTuple):
 
     records: list[Any]
     reached: Mapping[TopicPartition, int]
+
+
+class Outgoing(NamedTuple):
+    """A dead letter on its way to a topic, by its number."""
+
+    number: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes | None]]
+
+
+class Report(NamedTuple):
+    """What became of a dead letter that was sent: nothing is wrong, or this."""
+
+    number: int
+    problem: str | None = None
+    is_its_own: bool = False
+    """Whether the topic does not take this letter, or one that went with it, and would take others."""
+
+
+class LetterTopic(Protocol):
+    """A topic that dead letters are produced to. Used from one thread; nothing here waits unless it says so."""
+
+    def send(self, letters: Iterable[Outgoing]) -> None:
+        """Send letters in this order, in the background; each gets a report, whatever becomes of it."""
+
+    def reports(self, timeout_s: float = 0) -> list[Report]:
+        """Tell what became of letters since the last call; wait for the first so long at most."""
+
+    def close(self) -> None:
+        """Let go of everything, and of what is under way; the next ``send`` begins anew."""
 
 
 class Interrupted(Exception):
@@ -115,6 +146,18 @@ def open_source(url: str, *, group: str, properties: Mapping[str, Any], client_i
 
             return MemorySource(memory_log(rest))
     raise unknown_kind(url)
+
+
+def letter_topic(source: Source, name: str) -> LetterTopic:
+    """Open a topic for dead letters in the log that a source reads: by its own method of that name, if it has one.
+
+    Raises:
+        ConfigError: it has none, or its client does not take a property.
+    """
+    opened: Callable[[str], LetterTopic] | None = getattr(source, "letter_topic", None)
+    if opened is None:
+        raise ConfigError(f"a topic for dead letters ({name}) needs a Kafka source; take `topic` out of `dead_letters`")
+    return opened(name)
 
 
 def is_built_in(url: str) -> bool:

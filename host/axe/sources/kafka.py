@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
@@ -26,6 +27,7 @@ from .kafka_client import (
     translated,
     trouble,
 )
+from .kafka_letters import KafkaLetters
 from .kafka_mirror import Mirror
 from .kafka_slices import SLICE_EVENTS, Slices
 from .kafka_topics import TopicWatch
@@ -81,6 +83,9 @@ class KafkaSource:
         except (TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"[kafka] {error}") from error
         self._closed = False
+        self._letter_topic = functools.partial(
+            KafkaLetters, brokers=brokers, properties=properties, client_id=client_id
+        )
         connection = connection_settings(brokers, properties=properties, client_id=client_id)
         self._topics = TopicWatch(brokers, {**connection, "error_cb": self._note_error}, CALL_TIMEOUT_S)
 
@@ -264,6 +269,10 @@ class KafkaSource:
             return self._mirror.held(self._consumer, partitions, CALL_TIMEOUT_S)
         except KafkaException as error:
             self._raise(kafka_error(error), f"group {self._group}")
+
+    def letter_topic(self, name: str) -> KafkaLetters:
+        """Open a topic of the same cluster for dead letters, with a client of its own."""
+        return self._letter_topic(name)
 
     def close(self) -> None:
         """Let go of the client; waits a limited time, because closing can hang on a sick broker."""

@@ -40,6 +40,20 @@ _DEFAULTS: Final[Mapping[str, Any]] = {
     "max.poll.interval.ms": 86_400_000,
 }
 
+# Partitions are chosen as by clients in Java. A topic that does not exist is said after a few
+# seconds; how large a record may be, the broker says.
+_PRODUCER_DEFAULTS: Final[Mapping[str, Any]] = {
+    "allow.auto.create.topics": False,
+    "message.max.bytes": 100_000_000,
+    "message.timeout.ms": 30_000,
+    "partitioner": "murmur2_random",
+    "topic.metadata.propagation.max.ms": 5_000,
+}
+
+# Not the user's to change: nothing is lost by the client, nor written twice by it, and no transaction is begun.
+_PRODUCER_FIXED: Final[Mapping[str, Any]] = {"enable.idempotence": True, "acks": "all"}
+_PRODUCER_WITHOUT: Final = frozenset({"transactional.id"})
+
 # Not the user's to change: positions live in the processor's database, and an end is always reported.
 _FIXED: Final[Mapping[str, Any]] = {
     "auto.offset.reset": "error",
@@ -82,6 +96,18 @@ def client_settings(
         # The client refuses to start without a group, also where nothing is ever committed.
         "group.id": group or "axe",
     }
+
+
+def producer_settings(
+    brokers: str, *, properties: Mapping[str, Any], client_id: str
+) -> dict[str, str | int | float | bool]:
+    """Merge, for a producer, what axe sets with what the user may set; ``properties`` must have been checked.
+
+    Those of consumers alone, the client leaves out.
+    """
+    given = {name: value for name, value in properties.items() if name not in _PRODUCER_WITHOUT}
+    connection = connection_settings(brokers, properties=given, client_id=client_id)
+    return {**_PRODUCER_DEFAULTS, **connection, **_PRODUCER_FIXED}
 
 
 def set_up_library() -> None:
@@ -149,11 +175,12 @@ def _ignore(_line: str) -> None:
 class ClientLog:
     """Take librdkafka's log lines, which otherwise go to stderr as they are.
 
-    Lost connections are said once, by the SourceUnavailable that follows, and not by each attempt.
+    Lost connections are said once, by the SourceUnavailable that follows, and not by each attempt; so is what a
+    producer asks for again by itself.
     ``on_line`` hears each line.
     """
 
-    _QUIET = ("FAIL", "ERROR", "REQTMOUT", "CONFWARN")
+    _QUIET = ("FAIL", "ERROR", "REQTMOUT", "CONFWARN", "GETPID")
 
     def __init__(self, on_line: Callable[[str], None] = _ignore) -> None:
         self._on_line = on_line

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import SourceUnavailable
 from ..event import Form, TopicPartition
-from . import Bounds, Fetched, Interrupted, Source
+from . import Bounds, Fetched, Interrupted, LetterTopic, Source, letter_topic
 from .convoy import Chunk, Convoy, Positions, Road
 
 # Who was left behind is slow. It joins again where it has caught up, and moves nobody back before this time.
@@ -301,6 +301,10 @@ class Member:
     def mirror(self, positions: Mapping[TopicPartition, int], store_id: str) -> None:
         """Let the source tell outsiders."""
         self._own.mirror(positions, store_id)
+
+    def letter_topic(self, name: str) -> LetterTopic:
+        """Let the source open a topic for dead letters."""
+        return letter_topic(self._own, name)
 
     def close(self) -> None:
         """Leave, and close the source."""

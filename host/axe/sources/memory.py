@@ -13,7 +13,7 @@ import msgspec
 
 from ..errors import BehindRetention, BeyondEnd, SourceUnavailable, TopicMissing, TopicRecreated
 from ..event import RECORD_FORM, Record, TopicPartition
-from . import Bounds, Fetched
+from . import Bounds, Fetched, LetterTopic
 
 
 class _Partition:
@@ -251,6 +251,12 @@ class MemorySource:
         """Keep the positions where a test can look at them."""
         for at, position in positions.items():
             self.mirrored_positions[at] = (position, store_id)
+
+    def letter_topic(self, name: str) -> LetterTopic:
+        """Open a topic of the log for dead letters."""
+        from .memory_letters import MemoryLetters
+
+        return MemoryLetters(self._log, name)
 
     def close(self) -> None:
         """Forget the assignment."""

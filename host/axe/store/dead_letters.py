@@ -34,6 +34,7 @@ _SINCE: dict[str, tuple[int, ColumnElement[Any]]] = {
     "version": (2, null()),
     "tries": (2, literal(0)),
     "blocked_by": (3, null()),
+    "published_at": (3, null()),
 }
 """Columns that the first format did not have: since which, and what stands for them before."""
 
@@ -69,6 +70,7 @@ def add_dead_letter(connection: Connection, rejection: Rejection, blocked_by: in
         "blocked_by": blocked_by,
         "version": select(tables.processor.c.version).scalar_subquery(),
         "tries": 0,
+        "published_at": None,
     }
     place = (
         letters.c.topic == record.topic,

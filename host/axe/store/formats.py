@@ -16,6 +16,9 @@ _STEPS = {
     3: (
         "ALTER TABLE axe_dead_letters ADD COLUMN blocked_by BIGINT",
         'CREATE INDEX axe_dead_letters_by_status ON axe_dead_letters (status, topic, partition, "offset")',
+        "ALTER TABLE axe_dead_letters ADD COLUMN published_at TEXT",
+        "CREATE INDEX axe_dead_letters_by_age ON axe_dead_letters (rejected_at, id)",
+        f"CREATE INDEX axe_dead_letters_unpublished ON axe_dead_letters (id) WHERE {tables.UNPUBLISHED}",
     ),
 }
 

@@ -17,7 +17,7 @@ ends it with its message.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -180,8 +180,8 @@ class Transaction(Protocol):
     def add_dead_letter(self, rejection: Rejection, blocked_by: int | None = None) -> None:
         """Store a refused event; one of the same topic, partition and offset is updated, its attempts added up.
 
-        Its status is ``rejected``, whatever it was, its version that which ``adopted`` has noted last. With
-        ``blocked_by`` it is ``blocked``: an event that waits for the one of its key that has this offset.
+        Its status is ``rejected``, whatever it was, its version that which ``adopted`` has noted last, and no topic
+        has it. With ``blocked_by`` it is ``blocked``: an event that waits for the one of its key that has this offset.
         """
 
     def blocker(self, record: Record, known: int) -> int | None:
@@ -203,7 +203,8 @@ class Transaction(Protocol):
     def restore_dead_letter(self, letter: Mapping[str, Any]) -> bool:
         """Add a dead letter as it is, unless there is one of its topic, partition and offset; tell whether it was.
 
-        It has the columns of ``axe_dead_letters`` but for ``id``, which is given to it, and ``tries``.
+        It has the columns of ``axe_dead_letters`` but for ``id``, which is given to it, and ``tries``; a
+        ``published_at`` only where a topic has it.
         """
 
     def mark_dead_letters(self, which: Letters, status: str) -> list[int]:
@@ -212,6 +213,16 @@ class Transaction(Protocol):
         They stay as they are until the end of the transaction: what somebody else has changed meanwhile is not
         among them.
         """
+
+    def trim_dead_letters(self, *, until: str | None, rows: int | None, limit: int, size: int) -> dict[str, list[int]]:
+        """Delete dead letters that were rejected before then, and the oldest of those that are more than so many.
+
+        Never one that waits for its worker. At most ``limit`` of them at once, and not much more than ``size``
+        bytes. Returns their ids by the status that they had; none where nothing is left to be deleted.
+        """
+
+    def note_published(self, letters: Iterable[Mapping[str, Any]]) -> None:
+        """Note that a topic has these dead letters: those of which id, attempts and ``rejected_at`` are still so."""
 
     def note_retry(self, number: int) -> int:
         """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked.
@@ -333,6 +344,12 @@ class Store(Protocol):
         """Read the dead letters in the order of their rejection, or the one with an id.
 
         Each has the columns of ``axe_dead_letters``; ``headers`` is JSON text: a list of [name, base64 or null].
+        """
+
+    def unpublished_letters(self, *, limit: int, size: int, but: Sequence[int] = ()) -> list[dict[str, Any]]:
+        """Read the first dead letters that are ``rejected`` and that no topic has, in the order of their ids.
+
+        At most so many, and not many more than have so many bytes. ``but`` leaves some out by their ids.
         """
 
     def count_dead_letters(self) -> int:

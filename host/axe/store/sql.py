@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,8 +18,10 @@ from .database import Database
 from .dead_letters import OPEN, chosen, first_of_each_key, letters_of
 from .positions import POSITIONS, to_positions
 from .protocol import ALIVE_S, Control, Letters, StoredPosition
+from .publishing import unpublished
 from .text import clean
 from .transaction import Transaction
+from .trimming import within
 from .value_cache import ValueCache
 
 # Every few seconds of every processor, however quiet it is.
@@ -151,6 +154,14 @@ class Store:
             statement = statement.limit(limit)
         with self._database.read() as connection:
             return [dict(row._mapping) for row in connection.execute(statement)]  # noqa: SLF001 # its public name
+
+    def unpublished_letters(self, *, limit: int, size: int, but: Sequence[int] = ()) -> list[dict[str, Any]]:
+        """Read the first dead letters that a topic is to have yet, in the order of their ids."""
+        with self._database.read() as connection:
+            found = within(connection.execute(unpublished(limit=limit, but=but)).all(), size)
+            ids = tuple(number for number, _ in found)
+            rows = connection.execute(letters_of(self._format).where(*chosen(Letters(ids=ids)))) if ids else ()
+            return [dict(row._mapping) for row in rows]  # noqa: SLF001
 
     def count_dead_letters(self) -> int:
         """Count the dead letters that wait for somebody, or for a worker."""

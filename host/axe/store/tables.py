@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
 
 FORMAT = 3
 """Raised when a table changes; ``formats`` brings older databases up, and one of a higher format is refused."""
 
 PREFIX = "axe_"
+
+UNPUBLISHED = "published_at IS NULL AND status = 'rejected'"
+"""Of dead letters: to be produced to a topic yet, where there is one. An index has it, so it is written in one way."""
 
 metadata = MetaData()
 
@@ -82,8 +85,12 @@ dead_letters = Table(
     Column("tries", Integer, nullable=False, default=0, server_default="0"),
     # The offset of the event of the same key that it waits for, or waited for until it was marked for a retry.
     Column("blocked_by", BigInteger),
+    # When a topic had it, as it was refused last.
+    Column("published_at", Text),
     UniqueConstraint("topic", "partition", "offset"),
     Index("axe_dead_letters_by_status", "status", "topic", "partition", "offset"),
+    Index("axe_dead_letters_by_age", "rejected_at", "id"),
+    Index("axe_dead_letters_unpublished", "id", sqlite_where=text(UNPUBLISHED), postgresql_where=text(UNPUBLISHED)),
 )
 
 audit = Table(

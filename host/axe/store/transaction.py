@@ -19,8 +19,10 @@ from .control import CONTROL, to_control
 from .database import Database
 from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over, to_positions
 from .protocol import Control, Letters, Move, StoredPosition
+from .publishing import note_published
 from .state import State
 from .text import clean
+from .trimming import trim
 from .value_cache import ValueCache
 
 
@@ -151,6 +153,14 @@ class Transaction:
         """
         formats.require(self.connection, self._database.location)
         return dead_letters.mark_dead_letters(self.connection, which, status)
+
+    def trim_dead_letters(self, *, until: str | None, rows: int | None, limit: int, size: int) -> dict[str, list[int]]:
+        """Delete dead letters that are too old or too many; return their ids by the status that they had."""
+        return trim(self.connection, until=until, rows=rows, limit=limit, size=size)
+
+    def note_published(self, letters: Iterable[Mapping[str, Any]]) -> None:
+        """Note that a topic has these dead letters, unless they were refused again."""
+        note_published(self.connection, letters)
 
     def note_retry(self, number: int) -> int:
         """Note that the retry of a dead letter is about to be begun; return how often it was since it was marked."""
