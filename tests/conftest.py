@@ -12,6 +12,7 @@ from hypothesis import settings
 from .services import ServiceMissing, is_required
 from .services.kafka import KafkaBroker, open_kafka
 from .services.postgresql import PostgresqlServer, open_postgresql
+from .services.secured import SecuredKafka, open_secured_kafka
 
 S = TypeVar("S")
 
@@ -33,6 +34,14 @@ def _open(service: Callable[[], S]) -> S:
 def kafka() -> Iterator[KafkaBroker]:
     """A broker; tests share it and make topics of their own."""
     broker = _open(open_kafka)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="session")
+def secured_kafka() -> Iterator[SecuredKafka]:
+    """A broker that wants TLS and passwords; tests share it and make topics of their own."""
+    broker = _open(open_secured_kafka)
     yield broker
     broker.close()
 

@@ -1,14 +1,18 @@
-"""Scenarios: the broker dies, stops, freezes; the network to it is cut."""
+"""Scenarios: the broker dies, stops, freezes; the network to it is cut; leaders move; a registry is away."""
 
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 
 import psutil
 
+from tests.services.mock_kafka import MockCluster
+from tests.services.registry import SchemaRegistry
+
 from .registry import scenario
-from .running import AxeRun, Feed, wait_until, workers
+from .running import PARTITIONS, AxeRun, Feed, wait_until, workers
 from .trial import Trial
 
 # librdkafka gives up a silent request after socket.timeout.ms, 10 s, and tells of it once it has tried again.
@@ -89,3 +93,87 @@ def kafka_swallowed(trial: Trial) -> None:
     proxy = trial.proxy(("127.0.0.1", trial.kafka.behind_proxy), trial.kafka.proxied_port)
     run = trial.axe(feed, brokers=f"127.0.0.1:{proxy.port}")
     outages(trial, run, feed, proxy.swallow, lambda: proxy.restore(keep=False))
+
+
+MOCKED = """
+from axe.sources.kafka_topics import TopicWatch
+from tests.oracle import Oracle as Handler
+
+# The mock cluster names no controller, and the client asks nobody else for the ids of topics.
+TopicWatch.id_of = lambda self, topic: None
+TopicWatch.watch = lambda self, topics: None
+"""
+# Events of a move: the mock cluster keeps 5 MB of a partition, and one is a hundred bytes.
+_A_MOVE = 4
+_CATCH_UP_EVERY = 10
+
+
+@scenario("F4", "leaders move among three brokers of librdkafka's mock cluster", short=100, long=5_000)
+def leader_moves(trial: Trial) -> None:
+    cluster = MockCluster(3)
+    trial.stack.callback(cluster.close)
+    topic = f"faults-{uuid.uuid4().hex[:12]}"
+    cluster.create_topic(topic, PARTITIONS)
+    feed = Feed(cluster, topic)
+    feed.produce(50)
+    run = trial.axe(feed, brokers=cluster.bootstrap, handler=MOCKED)
+    host = run.start()
+    wait_until(lambda: run.position() > 0, 60, f"nothing was committed\n{run.log()}")
+    (worker,) = workers(host)
+    leaders = dict.fromkeys(range(PARTITIONS), 0)
+    for number in range(trial.times):
+        partition = trial.chance.randrange(PARTITIONS)
+        leaders[partition] = trial.chance.choice([one for one in cluster.brokers if one != leaders[partition]])
+        cluster.move_leader(topic, partition, leaders[partition])
+        trial.fault()
+        feed.produce(_A_MOVE)
+        if number % _CATCH_UP_EVERY == 0:
+            with trial.recovery(run, lambda: feed.written):
+                pass
+    with trial.recovery(run, lambda: feed.written):
+        pass
+    assert _is_the_same(worker, workers(host)), f"the worker was started again\n{run.log()}"
+    host.terminate()
+    assert host.wait(timeout=20) == 0, run.log()
+    run.finish()
+    trial.judge(run.location, feed.input)
+
+
+# What a decoder that asks a registry looks like from outside: each hundred events come with a new schema.
+REGISTERED = """
+import json
+import os
+import urllib.request
+
+from tests.oracle import Oracle
+import axe
+
+class Handler(Oracle):
+    @axe.hookimpl
+    def deserializer(self, topic, settings):
+        known = {}
+
+        def read(record):
+            value = json.loads(record.value)
+            number = value["n"] // 100
+            if number not in known:
+                url = f"{os.environ['TEST_REGISTRY']}/schemas/ids/{number}"
+                try:
+                    with urllib.request.urlopen(url, timeout=2) as answer:
+                        known[number] = json.load(answer)["schema"]
+                except OSError as error:
+                    raise axe.SourceUnavailable(f"the schema registry does not answer: {error}") from error
+            return value
+
+        return read
+"""
+
+
+@scenario("F21", "a schema registry is away: waited for, no dead letters", needs=("kafka",), short=1, long=100)
+def registry_down(trial: Trial) -> None:
+    registry = SchemaRegistry()
+    trial.stack.callback(registry.stop)
+    feed = trial.feed(200)
+    run = trial.axe(feed, handler=REGISTERED, environment={"TEST_REGISTRY": registry.url})
+    outages(trial, run, feed, registry.stop, registry.start)
+    assert run.count("the schema registry does not answer"), run.log()

@@ -44,10 +44,8 @@ def scenario(
 
 
 ELSEWHERE = {
-    "F4": "a leader that moves needs three brokers: not asked for yet",
     "F5": "rebalances: the product has no consumer groups yet",
     "F19": "events that end or hang their worker: tests/cli/test_run_deadly.py",
-    "F21": "the schema registry: the product has none yet",
     "F23": "broken plugins: tests/test_discovery.py, tests/cli/test_run_plugins.py, tests/cli/test_run_imports.py",
 }
 """Rows of the table that no scenario here covers: why, or which tests do."""

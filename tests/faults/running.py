@@ -23,6 +23,7 @@ from axe import TopicPartition
 from tests.oracle import NAME
 from tests.services import tied_to_parent
 from tests.services.kafka import KafkaBroker, _silent
+from tests.services.mock_kafka import MockCluster
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 2
@@ -175,7 +176,7 @@ class Feed:
     What an outage keeps from the broker waits in the client. The truth about the input is what the log holds.
     """
 
-    def __init__(self, kafka: KafkaBroker, topic: str, *, every_s: float = FEED_EVERY_S) -> None:
+    def __init__(self, kafka: KafkaBroker | MockCluster, topic: str, *, every_s: float = FEED_EVERY_S) -> None:
         self.topic = topic
         self.written = 0
         """How many the broker has said to have."""

@@ -16,6 +16,7 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
@@ -36,11 +37,11 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{behind},\
-  CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{front}
+  CONTROLLER://127.0.0.1:{controller}{more}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{front}{more}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,PROXIED:PLAINTEXT,\
-  CONTROLLER:PLAINTEXT
+  CONTROLLER:PLAINTEXT{protocols}
 sasl.enabled.mechanisms=PLAIN
 listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
   user_{user}="{password}";
@@ -89,13 +90,31 @@ def _download(pom: Path, folder: Path) -> None:
     unfinished.rename(folder)
 
 
+class Listener(NamedTuple):
+    """A further way into a broker: its name, its security protocol, and the properties that are its alone."""
+
+    name: str
+    protocol: str
+    properties: Mapping[str, str]
+
+    def lines(self) -> str:
+        """Return the properties as the broker's file has them."""
+        return "".join(f"listener.name.{self.name.lower()}.{key}={value}\n" for key, value in self.properties.items())
+
+
 class KafkaBroker:
     """A broker that tests write to, and that they may stop, freeze and start again on the same data.
 
     With ``AXE_TEST_KAFKA`` it is one that already runs, and ``stop`` and its like are refused.
     """
 
-    def __init__(self, *, external: str | None = None, java_options: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        external: str | None = None,
+        java_options: Iterable[str] = (),
+        listeners: Iterable[Listener] = (),
+    ) -> None:
         self.is_ours = external is None
         self._process: subprocess.Popen[bytes] | None = None
         self._producer: Producer | None = None
@@ -110,6 +129,9 @@ class KafkaBroker:
         self.bootstrap = f"127.0.0.1:{self._port}"
         self.sasl_bootstrap = f"127.0.0.1:{sasl_port}"
         self.behind_proxy, self.proxied_port = free_port(), free_port()
+        more = list(listeners)
+        self.addresses = {one.name: f"127.0.0.1:{free_port()}" for one in more}
+        """Those of the further listeners."""
         self.folder = Path(tempfile.mkdtemp(prefix="axe-kafka-"))
         atexit.register(self.close)
         self._properties = self.folder / "server.properties"
@@ -123,7 +145,10 @@ class KafkaBroker:
                 folder=self.folder,
                 user=SASL_USER,
                 password=SASL_PASSWORD,
-            ),
+                more="".join(f",{name}://{address}" for name, address in self.addresses.items()),
+                protocols="".join(f",{one.name}:{one.protocol}" for one in more),
+            )
+            + "".join(map(Listener.lines, more)),
             encoding="utf-8",
         )
         # A leading "-" would look like an option.

@@ -166,6 +166,23 @@ def test_a_line_that_is_no_envelope_is_named_and_read_once_mended(
     assert [(record.offset, record.value) for record in fetch_some(source, 2)] == [(1, b"mended"), (2, b"2")]
 
 
+@pytest.mark.parametrize("bad", [b'{"key": "\xff"}', b'{"payload": "\xc3"}', b'{"payload": ' + b"[" * 100_000])
+def test_a_line_that_cannot_be_read_at_all_is_named_as_well(source: FolderSource, tmp_path: Path, bad: bytes) -> None:
+    (tmp_path / "studies.kcat").write_bytes(bad + b"\n")
+    source.assign({STUDIES: 0})
+
+    error = wait_for_error(source, SourceUnavailable)
+
+    assert "line 0 (from 0) is no envelope" in str(error) and str(error).isprintable()
+
+
+def test_a_name_that_is_none_is_shown_in_one_line(source: FolderSource) -> None:
+    with pytest.raises(ConfigError, match="is no name of a topic") as caught:
+        source.partitions("a\n\x1b[31mb")
+
+    assert str(caught.value).isprintable()
+
+
 def test_a_position_after_a_bad_line_skips_it(source: FolderSource, tmp_path: Path) -> None:
     (tmp_path / "studies.kcat").write_text("{\n" + envelope(payload="1"), encoding="utf-8")
 

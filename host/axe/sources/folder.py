@@ -165,7 +165,9 @@ class FolderSource:
 
     def _paths(self, topic: str) -> dict[TopicPartition, Path]:
         if not _TOPIC_NAME.fullmatch(topic):
-            raise ConfigError(f'"{topic}" is no name of a topic: letters, digits, ".", "_" and "-" make one')
+            raise ConfigError(
+                f'"{ascii(topic)[1:-1]}" is no name of a topic: letters, digits, ".", "_" and "-" make one'
+            )
         try:
             if not self._folder.is_dir():
                 raise SourceUnavailable(f"the folder {self._folder} does not exist")
@@ -311,8 +313,8 @@ def _from_envelope(at: TopicPartition, offset: int, line: bytes) -> Record:
             for name, value in zip(flat[::2], flat[1::2], strict=True)
         )
         return Record(at.topic, at.partition, offset, _bytes_of(found.key), _bytes_of(found.payload), headers, found.ts)
-    except (msgspec.DecodeError, UnicodeEncodeError) as error:
-        raise _BadLine(str(error)) from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise _BadLine("it is not UTF-8" if isinstance(error, UnicodeDecodeError) else str(error)) from error
 
 
 def _bytes_of(field: msgspec.Raw) -> bytes | None:

@@ -26,6 +26,7 @@ from .kafka_client import (
     kafka_error,
     translated,
     trouble,
+    unusable,
 )
 from .kafka_letters import KafkaLetters
 from .kafka_mirror import Mirror
@@ -79,7 +80,7 @@ class KafkaSource:
                 logger=ClientLog(self._failures.note),
             )
         except KafkaException as error:
-            raise ConfigError(f"[kafka] {kafka_error(error).str()}") from error
+            raise ConfigError(f"[kafka] {unusable(kafka_error(error))}") from error
         except (TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"[kafka] {error}") from error
         self._closed = False

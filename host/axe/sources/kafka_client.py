@@ -268,6 +268,39 @@ def trouble(error: KafkaError) -> Trouble:
     return _TROUBLES.get(error.code(), Trouble.UNAVAILABLE)
 
 
+_ACCESS: Final = "let the administrator of the cluster grant this user the access"
+_WAYS_IN: Final[Mapping[int, str]] = {
+    KafkaError._SSL: "correct `security.protocol`, or `ssl.certificate.location` and `ssl.key.location`, under [kafka]",
+    KafkaError.UNSUPPORTED_SASL_MECHANISM: "correct `sasl.mechanisms` under [kafka]",
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: _ACCESS,
+    KafkaError.GROUP_AUTHORIZATION_FAILED: _ACCESS,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: _ACCESS,
+}
+
+
+def _refused(code: int, reason: str, about: str, brokers: str) -> SourceUnavailable:
+    """Say who refuses whom, and what a person may do about it."""
+    if "certificate verify failed" in reason:
+        # The client does not tell which of the three it was.
+        return SourceUnavailable(
+            f"the certificate of {brokers} is refused{about}: certificate verify failed; it has to be signed by an "
+            "authority of `ssl.ca.location` under [kafka], to name the host as `source` does, and not to have expired"
+        )
+    way_in = _WAYS_IN.get(code, "correct `sasl.username`, `sasl.password` or `sasl.mechanisms` under [kafka]")
+    return SourceUnavailable(f"{brokers} refuses this client{about}: {reason}; {way_in}")
+
+
+def unusable(error: KafkaError) -> str:
+    """Say why no client can be made of the properties."""
+    reason = error.str()
+    # All that OpenSSL says of a wrong password is that of the lines of the file it can make nothing.
+    if "ssl.key" in reason:
+        return f"{reason}; the file has to be there and to hold a key in PEM, and `ssl.key.password` to be its password"
+    if "ssl.ca.location" in reason or "ssl.certificate" in reason:
+        return f"{reason}; the file has to be there and to hold certificates in PEM"
+    return reason
+
+
 def translated(error: KafkaError, subject: str, brokers: str, failures: str = "") -> SourceError:
     """Make an error of ours from one of the client's; position errors need the log's bounds, and are not made here.
 
@@ -280,13 +313,13 @@ def translated(error: KafkaError, subject: str, brokers: str, failures: str = ""
         case Trouble.DENIED:
             # Without how long it took: the runner logs a reason once, as long as it is the same.
             found = _FAILURE.fullmatch(error.str())
-            return SourceUnavailable(
-                f"{brokers} refuses this client{about}: {found['reason'] if found else error.str()}"
-            )
+            return _refused(error.code(), found["reason"] if found else error.str(), about, brokers)
         case Trouble.DAMAGED:
             return SourceUnavailable(f"{subject} cannot be read from {brokers}: {error.str()}")
     # "Failed to get metadata: Local: Broker transport failure": the last part is the cause.
     cause = failures or error.str().rpartition(": ")[2].lower()
+    if "alert" in cause:
+        return _refused(KafkaError._SSL, cause, about, brokers)
     # A broker that wants TLS or SASL says nothing to a client without; it hangs up.
     way_out = "`source`, or `security.protocol` under [kafka]" if "Disconnected" in cause else "`source`"
     return SourceUnavailable(f"no answer from {brokers}{about}: {cause}; start the broker, or correct {way_out}")

@@ -97,9 +97,10 @@ def open_place(url: str, base: Path) -> Place:
         raise unknown_kind(url)
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):
         message = "`state` is no URL of a database; write sqlite:FOLDER, postgresql+psycopg://… or memory:"
-        raise ConfigError(message) from error
+        # Without the cause, which quotes what it takes for the port: a part of the password, perhaps.
+        raise ConfigError(message) from None
     if parsed.get_backend_name() != "postgresql":
         message = f"`state` names {parsed.drivername}; write sqlite:FOLDER, postgresql+psycopg://… or memory:"
         raise ConfigError(message)
