@@ -19,6 +19,11 @@ NAMES = (
     "after_commit",
     "in_revoke",
     "in_reject",
+    "in_set_aside",
+    "after_set_aside",
+    "before_restore",
+    "in_restore",
+    "after_restore",
 )
 _ACTIONS = ("kill", "raise", "freeze")
 

@@ -1,5 +1,7 @@
 """What people do to a processor: reset, pause, resume, retry, discard. One function each, one transaction in the store.
 
+What takes it back is in ``undo``.
+
 They work beside a running worker, which sees the change with its next commit or within a second, and
 run no code of the plugin: what a plugin has to do about a reset, its worker runs.
 """
@@ -17,7 +19,7 @@ from .errors import AxeError, ConfigError, TopicMissing
 from .event import TopicPartition
 from .letters import DISCARDED, REJECTED, RESET, RETRY, numbers
 from .sources import Source
-from .store import Letters, Store, Transaction
+from .store import KeepsWiped, Letters, Reversible, Store, Transaction
 
 Target = int | str | datetime | timedelta | Mapping[TopicPartition, int]
 """Where to: what ``read_target`` takes."""
@@ -142,12 +144,15 @@ def reset(
         ConfigError: a wipe that would leave the position of a partition; nothing is changed.
     """
     with store.begin() as transaction:
-        before, is_all = transaction.move_by_hand(targets)
+        _, is_all = transaction.move_by_hand(targets)
+        # As committed, and nobody else may write them any more: while we waited for its rows a worker may have.
+        rows = store.positions()
+        before = {at: rows[at].position if at in rows else None for at in targets}
         if wipe and not is_all:
-            _refuse_to_leave(set(store.positions()) - set(targets))
+            _refuse_to_leave(set(rows) - set(targets))
         # Not before: on PostgreSQL another operator, or a worker, may write until this one has the row.
         transaction.set_control({"last_error": None})
-        control = transaction.control()
+        control = store.control()
         values: dict[str, object] = {}
         values["pending"] = "wipe" if wipe or control.pending == "wipe" else "reset"
         if control.status == "failed":
@@ -156,25 +161,76 @@ def reset(
             # No position is left that was stored for another cluster.
             values["cluster_id"] = None
         transaction.set_control(values)
+        was = {**control._asdict(), "positions": [(*at, rows.get(at)) for at in sorted(targets)]}
         if wipe:
-            transaction.wipe()
-        let_come_again(transaction, before, targets)
-        action = "reset and wipe" if wipe else "reset"
-        transaction.audit(_who(), action, reason, as_audited(before), as_audited(targets))
+            was |= _wipe(store, transaction)
+        changed = let_come_again(transaction, before, targets)
+        _audit_reset(transaction, reason, before, targets, changed, was)
         transaction.commit()
     return before
 
 
+def why_final(store: Store) -> str | None:
+    """Say why a wipe could not be undone; None where it could."""
+    return store.why_final() if isinstance(store, KeepsWiped) else "where its state lies nothing is kept of it"
+
+
+def _wipe(store: Store, transaction: Transaction) -> dict[str, str | None]:
+    """Wipe, and return what is kept for an undo, or why nothing is."""
+    final, kept = why_final(store), None
+    if isinstance(transaction, Reversible):
+        kept = transaction.set_aside(keep=final is None)
+    transaction.wipe()
+    return {"kept": kept, "final": final}
+
+
+def _audit_reset(
+    transaction: Transaction,
+    reason: str | None,
+    before: Mapping[TopicPartition, int | None],
+    after: Mapping[TopicPartition, int],
+    changed: Mapping[str, Iterable[int]],
+    was: Mapping[str, object],
+) -> None:
+    """Note a reset, with what its undo needs beside the positions."""
+    letters_before = {status: numbers(ids) for status, ids in changed.items()}
+    marked: dict[str, list[int]] = {}
+    for status, ids in changed.items():
+        marked.setdefault(marked_as(status), []).extend(ids)
+    action = "reset and wipe" if "kept" in was else "reset"
+    letters_after = {status: numbers(ids) for status, ids in marked.items()}
+    transaction.audit(
+        who(),
+        action,
+        reason,
+        {**as_audited(before), **letters_before, "was": was},
+        {**as_audited(after), **letters_after},
+    )
+
+
+def marked_as(status: str) -> str:
+    """Return what a reset makes of dead letters of a status, where it changes them; see ``let_come_again``."""
+    return REJECTED if status == RESET else RESET
+
+
 def let_come_again(
     transaction: Transaction, before: Mapping[TopicPartition, int | None], targets: Mapping[TopicPartition, int]
-) -> None:
-    """Give dead letters whose events are read again to those: retried as well, they would take effect twice."""
+) -> dict[str, list[int]]:
+    """Give dead letters whose events are read again to those: retried as well, they would take effect twice.
+
+    Returns the ids of those that this changed, by the status that they had.
+    """
+    changed: dict[str, list[int]] = {}
     for at, position in sorted(targets.items()):
         here, was = Letters(topic=at.topic, partition=at.partition), before[at]
         if was is not None and was < position:
             # An earlier reset was to bring these, and this one passes over them.
-            transaction.mark_dead_letters(here._replace(statuses=(RESET,), begin=was, end=position), REJECTED)
-        transaction.mark_dead_letters(here._replace(statuses=(REJECTED, RETRY), begin=position), RESET)
+            passed = here._replace(statuses=(RESET,), begin=was, end=position)
+            changed.setdefault(RESET, []).extend(transaction.mark_dead_letters(passed, REJECTED))
+        for status in (REJECTED, RETRY):
+            again = here._replace(statuses=(status,), begin=position)
+            changed.setdefault(status, []).extend(transaction.mark_dead_letters(again, RESET))
+    return {status: ids for status, ids in changed.items() if ids}
 
 
 def pause(store: Store, reason: str | None = None) -> None:
@@ -196,8 +252,11 @@ def _set_paused(store: Store, paused: int, action: str, reason: str | None) -> N
             if control.status in ("failed", "paused"):
                 values["status"] = "stopped"
         transaction.set_control(values)
-        before = {"paused": control.paused, "status": control.status}
-        transaction.audit(_who(), action, reason, before, {"paused": bool(paused)})
+        before: dict[str, object] = {"paused": control.paused, "status": control.status}
+        if control.last_error is not None and not paused:
+            # Which the resume takes away.
+            before["last_error"] = control.last_error
+        transaction.audit(who(), action, reason, before, {"paused": bool(paused)})
         transaction.commit()
 
 
@@ -230,7 +289,7 @@ def import_letters(store: Store, letters: Sequence[Mapping[str, Any]]) -> int:
     with store.begin() as transaction:
         added = sum(transaction.restore_dead_letter(letter) for letter in letters)
         if added:
-            transaction.audit(_who(), "import", None, None, {"imported": added, "present": len(letters) - added})
+            transaction.audit(who(), "import", None, None, {"imported": added, "present": len(letters) - added})
             transaction.commit()
     return added
 
@@ -249,7 +308,7 @@ def _mark(
             raise _not_to_be_marked(store, left, status)
         if ids and not dry_run:
             before = {one: numbers(found) for one, found in marked.items() if found}
-            transaction.audit(_who(), _ACTIONS[status], reason, before, {status: numbers(ids)})
+            transaction.audit(who(), _ACTIONS[status], reason, before, {status: numbers(ids)})
             transaction.commit()
     return ids
 
@@ -264,7 +323,8 @@ def _not_to_be_marked(store: Store, left: list[int], status: str) -> AxeError:
     return AxeError(f"{what} is {there[0]['status']}, which cannot become {status}; leave it out")
 
 
-def _who() -> str:
+def who() -> str:
+    """Name the user, for the history."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
