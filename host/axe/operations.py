@@ -227,7 +227,8 @@ def let_come_again(
             # An earlier reset was to bring these, and this one passes over them.
             passed = here._replace(statuses=(RESET,), begin=was, end=position)
             changed.setdefault(RESET, []).extend(transaction.mark_dead_letters(passed, REJECTED))
-        for status in (REJECTED, RETRY):
+        # Those discarded, too: by their numbers they can be retried.
+        for status in (REJECTED, RETRY, DISCARDED):
             again = here._replace(statuses=(status,), begin=position)
             changed.setdefault(status, []).extend(transaction.mark_dead_letters(again, RESET))
     return {status: ids for status, ids in changed.items() if ids}

@@ -162,7 +162,6 @@ def _marks(store: Store, transaction: Transaction, number: int) -> tuple[list[Ch
     marked = _MARKS[history.action]
     meant = by_status(history.before)
     touched = {one for row in history.since() for ids in by_status(_part(row, "before")).values() for one in ids}
-    touched |= _read_again(store, history, [one for ids in meant.values() for one in ids])
     changes = []
     left = 0
     for status, ids in meant.items():
@@ -175,16 +174,6 @@ def _marks(store: Store, transaction: Transaction, number: int) -> tuple[list[Ch
         history.refuse(f"left nothing to take back: none of its dead letters is {marked} since then")
     note = f"{left} of its dead letters are left as they are: something has happened to them since"
     return changes, [note] if left else []
-
-
-def _read_again(store: Store, history: _History, ids: Iterable[int]) -> set[int]:
-    """Return the letters whose events a later move has let be read again: they may have taken effect."""
-    moves = [_part(row, "after") for row in history.since(_MOVES)]
-    if not moves:
-        return set()
-    letters = store.dead_letters(which=Letters(ids=tuple(ids)))
-    places = {row["id"]: (str(TopicPartition(row["topic"], row["partition"])), row["offset"]) for row in letters}
-    return {one for one, (at, offset) in places.items() if any(at in to and to[at] <= offset for to in moves)}
 
 
 def _reset(store: Store, transaction: Transaction, number: int) -> tuple[list[Change], list[str]]:

@@ -205,13 +205,15 @@ def test_a_retry_that_the_worker_has_done_is_not_taken_back(read: Project) -> No
     assert refusal(read, "2") == "counter:2 (retry failed) has changed nothing but the reason of a dead letter"
 
 
-def test_a_discarded_letter_whose_event_was_read_again_stays_so(read: Project) -> None:
+def test_a_discarded_letter_whose_event_comes_again_is_left_to_that(read: Project) -> None:
     """It may have taken effect: rejected, and retried after that, it would do so twice."""
     read.json("rejections", "discard", "counter", "--all", "--yes")
     read.json("reset", "counter", "--to", "3", "--yes")
 
     undo(read, "1")
 
+    assert letters(read) == ["rejected", "reset"]
+    undo(read, "2")
     assert letters(read) == ["rejected", "discarded"]
 
 
