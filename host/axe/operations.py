@@ -11,125 +11,15 @@ from __future__ import annotations
 import getpass
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-from .config import parse_start
-from .errors import AxeError, ConfigError, TopicMissing
+from .errors import AxeError
 from .event import TopicPartition
 from .letters import DISCARDED, REJECTED, RESET, RETRY, numbers
-from .sources import Source
 from .store import KeepsWiped, Letters, Reversible, Store, Transaction
-
-Target = int | str | datetime | timedelta | Mapping[TopicPartition, int]
-"""Where to: what ``read_target`` takes."""
+from .targets import refuse_to_leave
 
 _ACTIONS = {RETRY: "retry", DISCARDED: "discard"}
-
-_Place = int | Literal["earliest", "latest"] | datetime | dict[TopicPartition, int]
-
-
-def plan(
-    source: Source, stored: Iterable[TopicPartition], topics: Collection[str], to: Target, *, wipe: bool
-) -> dict[TopicPartition, int]:
-    """Work out the offsets that a target means now for the partitions of these topics; nothing is changed.
-
-    ``stored`` are all partitions that the processor has positions of.
-
-    Raises:
-        ConfigError: it is no target, lies outside the log, or would not do for a wipe.
-    """
-    place = read_target(to)
-    known = set(stored)
-    partitions: list[TopicPartition] = []
-    for topic in topics:
-        try:
-            partitions += source.partitions(topic)
-        except TopicMissing as error:
-            if not (wipe and any(at.topic == topic for at in known)):
-                raise ConfigError(str(error)) from error
-    targets = _resolved(source, partitions, place)
-    if wipe:
-        # What was read from a partition that is gone is dropped, too; should it come back, it is read whole.
-        targets |= dict.fromkeys({at for at in known if at.topic in topics} - set(partitions), 0)
-        _refuse_to_leave(known - set(targets))
-    return targets
-
-
-def read_target(to: object) -> _Place:
-    """Read a target: an offset, "earliest", "latest", a time, a time back from now, or offsets by partition.
-
-    A time is a ``datetime`` or ISO text, in UTC where it names no zone; a ``timedelta`` counts back from now.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
-    if isinstance(to, str):
-        try:
-            return parse_start(to)
-        except ConfigError:
-            raise _no_target(to) from None
-    if isinstance(to, timedelta):
-        try:
-            return datetime.now(UTC) - to
-        except OverflowError:
-            message = f"{to} is longer ago than a clock can tell"
-            raise ConfigError(message) from None
-    if isinstance(to, datetime):
-        return to.replace(tzinfo=UTC) if to.tzinfo is None else to
-    if isinstance(to, Mapping):
-        if not to or not all(_is_partition(at) and _is_offset(offset) for at, offset in to.items()):
-            raise _no_target(to)
-        return {TopicPartition(*at): offset for at, offset in to.items()}
-    if not _is_offset(to):
-        raise _no_target(to)
-    return to  # type: ignore[return-value] # just checked
-
-
-def _is_offset(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_partition(value: object) -> bool:
-    match value:
-        case (str(), partition):
-            return _is_offset(partition)
-    return False
-
-
-def _no_target(to: Any) -> ConfigError:
-    message = (
-        f"{to!r:.100} is no place in a log; give an offset, 'earliest', 'latest', an ISO time such as "
-        "2026-03-01T12:00:00Z, a datetime, a timedelta back from now, or {TopicPartition: offset}"
-    )
-    return ConfigError(message)
-
-
-def _resolved(source: Source, partitions: list[TopicPartition], to: _Place) -> dict[TopicPartition, int]:
-    if isinstance(to, datetime):
-        # Before 1970 there is no record, and Kafka takes negative times for "earliest" and "latest".
-        return source.offsets_at(partitions, max(0, int(to.timestamp() * 1000)))
-    bounds = source.bounds(partitions)
-    if isinstance(to, str):
-        return {at: bound.begin if to == "earliest" else bound.end for at, bound in bounds.items()}
-    targets = to if isinstance(to, dict) else dict.fromkeys(partitions, to)
-    for at, offset in targets.items():
-        if at not in bounds:
-            message = f"{at} is not among what is to be moved: {', '.join(map(str, sorted(bounds))) or 'nothing'}"
-            raise ConfigError(message)
-        if not bounds[at].begin <= offset <= bounds[at].end:
-            message = f"{at} holds the offsets {bounds[at].begin} to {bounds[at].end}; {offset} is outside"
-            raise ConfigError(message)
-    return targets
-
-
-def _refuse_to_leave(left: Iterable[TopicPartition]) -> None:
-    if left := sorted(left):
-        message = (
-            f"a wipe drops what was built from {', '.join(map(str, left))} too, and this would not read it again; "
-            "move every partition of the processor, or leave the wipe out"
-        )
-        raise ConfigError(message)
 
 
 def reset(
@@ -149,7 +39,7 @@ def reset(
         rows = store.positions()
         before = {at: rows[at].position if at in rows else None for at in targets}
         if wipe and not is_all:
-            _refuse_to_leave(set(rows) - set(targets))
+            refuse_to_leave(set(rows) - set(targets))
         # Not before: on PostgreSQL another operator, or a worker, may write until this one has the row.
         transaction.set_control({"last_error": None})
         control = store.control()

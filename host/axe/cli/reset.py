@@ -13,7 +13,7 @@ from .session import Session, table
 
 if TYPE_CHECKING:
     from ..event import TopicPartition
-    from ..operations import Target
+    from ..targets import Target
 
 _DURATION = re.compile(r"-(?:\d+(?:\.\d+)?[wdhms])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])")
@@ -139,14 +139,14 @@ def _topics(session: Session, name: str, *, quiet: bool = False) -> list[tuple[s
 
 def _plan(session: Session, name: str, only: str | None, target: Target, *, wipe: bool) -> _Plan:
     """Work out where one processor would go; nothing is changed."""
-    from .. import operations
+    from .. import operations, targets
 
     topics = _topics(session, name)
     with session.store(name) as store:
         stored = {} if store is None else store.positions()
         final = operations.why_final(store) if wipe and store is not None else None
     chosen = [one for one, _ in topics if only in (None, one)]
-    after = operations.plan(session.source, stored, chosen, target, wipe=wipe)
+    after = targets.plan(session.source, stored, chosen, target, wipe=wipe)
     before = {at: stored[at].position if at in stored else None for at in after}
     return _Plan(name, topics[0][1], before, after, final)
 
