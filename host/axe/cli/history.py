@@ -16,7 +16,10 @@ def history(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only that of this processor.")] = None,
 ) -> int:
-    """Show what was done by hand, the newest last; `axe undo ID` takes some of it back."""
+    """Show what was done by hand, the newest last.
+
+    `axe undo ID` takes some of it back.
+    """
     session: Session = ctx.obj
     rows: list[dict[str, Any]] = []
 

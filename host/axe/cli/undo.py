@@ -23,9 +23,10 @@ def undo(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and change nothing.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask; needed where there is no terminal.")] = False,
 ) -> None:
-    """Take back a pause, a resume, a discard, a retry that has not begun, or a reset.
+    """Take back a pause, a discard, a reset.
 
-    A reset for as long as nothing was processed since. The plan is shown first.
+    Or a resume, or a retry that has not begun. A reset for as long as nothing was processed since. The plan is
+    shown first.
     """
     from ..undo import undo as take_back
 
