@@ -16,6 +16,7 @@ from axe import Event, Reject, State, operations
 from axe.errors import AxeError
 from axe.sources.memory import memory_log
 from axe.store import Letters
+from axe.undo import undo
 
 from .site import Keeping, Site, until
 
@@ -361,3 +362,39 @@ def test_no_key_is_ever_applied_out_of_order(
                 len(still_open) - 1
             )
             assert all(offset < still_open[0][0] for offset in mine if still_open)
+
+
+@pytest.mark.parametrize("wipe", [False, True])
+def test_a_reset_that_is_undone_blocks_the_key_again(site: Site, wipe: bool) -> None:
+    put(site, "aaab")
+    site.run(Valued({0}))
+    was = letters(site)
+    site.app.processors["p"].reset(0, wipe=wipe)
+    assert {status for _, status, _ in letters(site)} == {"reset"}
+
+    site.operate(lambda store: undo(store, store.history()[-1]["id"]))
+    put(site, "a")
+    site.run(Valued(set()))
+
+    assert letters(site) == [*was, (4, "blocked", 0)]
+    assert site.values["seen"] == [3]
+
+
+def test_a_discard_is_not_taken_back_late(site: Site) -> None:
+    put(site, "aa")
+    site.run(Valued({0}))
+    settle(site, operations.discard, 0)
+
+    with pytest.raises(AxeError, match='cannot be taken back with `order = "key"`'):
+        site.operate(lambda store: undo(store, store.history()[-1]["id"], in_order=True))
+
+
+def test_a_retry_of_one_that_waits_is_taken_back(site: Site) -> None:
+    put(site, "aa")
+    site.run(Valued({0}))
+    was = letters(site)
+    settle(site, operations.retry, 1)
+
+    site.operate(lambda store: undo(store, store.history()[-1]["id"], in_order=True))
+
+    assert letters(site) == was

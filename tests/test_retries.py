@@ -298,6 +298,21 @@ def test_an_event_that_the_position_is_before_is_left_to_come_by_itself(site: Si
     assert reason == f"not retried: the position of {site.topic}[0] is before it, so that it comes again by itself"
 
 
+def test_what_was_discarded_and_comes_again_is_not_handled_twice(site: Site) -> None:
+    """Retried by its number after that, it would take effect a second time."""
+    put(site, *range(3))
+    site.run(Keeping(refusing(1)))
+    site.operate(lambda store: operations.discard(store, ALL))
+    site.operate(lambda store: operations.reset(store, {axe.TopicPartition(site.topic, 0): 0}, wipe=True))
+    site.run(Keeping())
+
+    with pytest.raises(AxeError, match="is reset, which cannot become retry"):
+        retry(site, Letters(ids=(1,)))
+
+    site.run(Keeping())
+    assert (site.seen, site.values) == ([0, 1, 2], {"n": 3})
+
+
 def test_a_reset_behind_it_and_a_retry_are_both_done(site: Site) -> None:
     put(site, *range(4))
     site.run(Keeping(refusing(1)))

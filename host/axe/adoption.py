@@ -126,7 +126,8 @@ class Adoption:
             # A wipe leaves nothing for on_start to find; after a plain reset on_reset finds what on_start makes.
             if pending == "wipe":
                 hook.on_reset(state=state)
-            if pending == "wipe" or not self.has_begun:
+            # "start": an undo has put back what on_start may have read into memory before.
+            if pending in ("wipe", "start") or not self.has_begun:
                 hook.on_start(state=state, settings=self._processor.settings)
             if pending == "reset":
                 hook.on_reset(state=state)

@@ -20,6 +20,11 @@ NAMES = (
     "in_revoke",
     "in_reject",
     "after_publish",
+    "in_set_aside",
+    "after_set_aside",
+    "before_restore",
+    "in_restore",
+    "after_restore",
 )
 _ACTIONS = ("kill", "raise", "freeze")
 

@@ -11,6 +11,7 @@ from .errors import ConfigError
 from .event import TopicPartition
 from .processor import Processor, Status
 from .store import Letters, Store
+from .targets import Target, plan
 
 if TYPE_CHECKING:
     from .app import App
@@ -73,7 +74,7 @@ class ProcessorHandle:
         """The values as they are committed now, read-only."""
         return _Values(self._app, self._processor)
 
-    def reset(self, to: operations.Target, *, wipe: bool = False) -> None:
+    def reset(self, to: Target, *, wipe: bool = False) -> None:
         """Move the positions: to an offset, "earliest", "latest", a time, or {TopicPartition: offset}.
 
         A time is a ``datetime`` or ISO text, UTC where it names no zone; a ``timedelta`` counts back from now.
@@ -111,9 +112,7 @@ class ProcessorHandle:
             return [] if store is None else operation(store, Letters(ids=ids or None, reason=reason, topic=topic))
 
 
-def _reset(
-    app: App, processors: Iterable[Processor], to: operations.Target, *, wipe: bool, topic: str | None = None
-) -> None:
+def _reset(app: App, processors: Iterable[Processor], to: Target, *, wipe: bool, topic: str | None = None) -> None:
     """Move processors, in one topic or in all that they read, once it is known where each of them goes."""
     plans = []
     for processor in processors:
@@ -122,7 +121,7 @@ def _reset(
         topics = {*processor.types, *(at.topic for at in stored if wipe)} if topic is None else {topic}
         source = app.source(processor)
         try:
-            plans.append((processor, operations.plan(source, stored, sorted(topics), to, wipe=wipe)))
+            plans.append((processor, plan(source, stored, sorted(topics), to, wipe=wipe)))
         finally:
             source.close()
     for processor, targets in plans:
@@ -224,7 +223,7 @@ class TopicHandle(Mapping[str, ProcessorHandle]):
         self._topic = topic
         self._readers = {one.name: one for one in app.processors.bound() if topic in one.types}
 
-    def reset(self, to: operations.Target, *, wipe: bool = False) -> None:
+    def reset(self, to: Target, *, wipe: bool = False) -> None:
         """Move every processor of the topic, in this topic alone; see ``ProcessorHandle.reset``.
 
         Where one of them cannot go there, none is moved.

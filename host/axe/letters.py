@@ -86,6 +86,19 @@ def concerns(row: Mapping[str, Any], number: int) -> bool:
     return any(_is_among(number, before[status]) for status in STATUSES if isinstance(before.get(status), str))
 
 
+def by_status(part: Mapping[str, Any]) -> dict[str, list[int]]:
+    """Return the ids that ``before`` or ``after`` of a row of the history has, by status."""
+    return {status: _ids(part[status]) for status in STATUSES if isinstance(part.get(status), str)}
+
+
+def _ids(text: str) -> list[int]:
+    found: list[int] = []
+    for run in text.split(", "):
+        first, _, last = run.partition("-")
+        found += range(int(first), int(last or first) + 1)
+    return found
+
+
 def _is_among(number: int, text: str) -> bool:
     for run in text.split(", "):
         first, _, last = run.partition("-")

@@ -1,5 +1,7 @@
 """What people do to a processor: reset, pause, resume, retry, discard. One function each, one transaction in the store.
 
+What takes it back is in ``undo``.
+
 They work beside a running worker, which sees the change with its next commit or within a second, and
 run no code of the plugin: what a plugin has to do about a reset, its worker runs.
 """
@@ -9,125 +11,15 @@ from __future__ import annotations
 import getpass
 import itertools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Any
 
-from .config import parse_start
-from .errors import AxeError, ConfigError, TopicMissing
+from .errors import AxeError
 from .event import TopicPartition
 from .letters import BLOCKED, DISCARDED, REJECTED, RESET, RETRY, numbers
-from .sources import Source
-from .store import Letters, Store, Transaction
-
-Target = int | str | datetime | timedelta | Mapping[TopicPartition, int]
-"""Where to: what ``read_target`` takes."""
+from .store import KeepsWiped, Letters, Reversible, Store, Transaction
+from .targets import refuse_to_leave
 
 _ACTIONS = {RETRY: "retry", DISCARDED: "discard"}
-
-_Place = int | Literal["earliest", "latest"] | datetime | dict[TopicPartition, int]
-
-
-def plan(
-    source: Source, stored: Iterable[TopicPartition], topics: Collection[str], to: Target, *, wipe: bool
-) -> dict[TopicPartition, int]:
-    """Work out the offsets that a target means now for the partitions of these topics; nothing is changed.
-
-    ``stored`` are all partitions that the processor has positions of.
-
-    Raises:
-        ConfigError: it is no target, lies outside the log, or would not do for a wipe.
-    """
-    place = read_target(to)
-    known = set(stored)
-    partitions: list[TopicPartition] = []
-    for topic in topics:
-        try:
-            partitions += source.partitions(topic)
-        except TopicMissing as error:
-            if not (wipe and any(at.topic == topic for at in known)):
-                raise ConfigError(str(error)) from error
-    targets = _resolved(source, partitions, place)
-    if wipe:
-        # What was read from a partition that is gone is dropped, too; should it come back, it is read whole.
-        targets |= dict.fromkeys({at for at in known if at.topic in topics} - set(partitions), 0)
-        _refuse_to_leave(known - set(targets))
-    return targets
-
-
-def read_target(to: object) -> _Place:
-    """Read a target: an offset, "earliest", "latest", a time, a time back from now, or offsets by partition.
-
-    A time is a ``datetime`` or ISO text, in UTC where it names no zone; a ``timedelta`` counts back from now.
-
-    Raises:
-        ConfigError: it is none of them.
-    """
-    if isinstance(to, str):
-        try:
-            return parse_start(to)
-        except ConfigError:
-            raise _no_target(to) from None
-    if isinstance(to, timedelta):
-        try:
-            return datetime.now(UTC) - to
-        except OverflowError:
-            message = f"{to} is longer ago than a clock can tell"
-            raise ConfigError(message) from None
-    if isinstance(to, datetime):
-        return to.replace(tzinfo=UTC) if to.tzinfo is None else to
-    if isinstance(to, Mapping):
-        if not to or not all(_is_partition(at) and _is_offset(offset) for at, offset in to.items()):
-            raise _no_target(to)
-        return {TopicPartition(*at): offset for at, offset in to.items()}
-    if not _is_offset(to):
-        raise _no_target(to)
-    return to  # type: ignore[return-value] # just checked
-
-
-def _is_offset(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_partition(value: object) -> bool:
-    match value:
-        case (str(), partition):
-            return _is_offset(partition)
-    return False
-
-
-def _no_target(to: Any) -> ConfigError:
-    message = (
-        f"{to!r:.100} is no place in a log; give an offset, 'earliest', 'latest', an ISO time such as "
-        "2026-03-01T12:00:00Z, a datetime, a timedelta back from now, or {TopicPartition: offset}"
-    )
-    return ConfigError(message)
-
-
-def _resolved(source: Source, partitions: list[TopicPartition], to: _Place) -> dict[TopicPartition, int]:
-    if isinstance(to, datetime):
-        # Before 1970 there is no record, and Kafka takes negative times for "earliest" and "latest".
-        return source.offsets_at(partitions, max(0, int(to.timestamp() * 1000)))
-    bounds = source.bounds(partitions)
-    if isinstance(to, str):
-        return {at: bound.begin if to == "earliest" else bound.end for at, bound in bounds.items()}
-    targets = to if isinstance(to, dict) else dict.fromkeys(partitions, to)
-    for at, offset in targets.items():
-        if at not in bounds:
-            message = f"{at} is not among what is to be moved: {', '.join(map(str, sorted(bounds))) or 'nothing'}"
-            raise ConfigError(message)
-        if not bounds[at].begin <= offset <= bounds[at].end:
-            message = f"{at} holds the offsets {bounds[at].begin} to {bounds[at].end}; {offset} is outside"
-            raise ConfigError(message)
-    return targets
-
-
-def _refuse_to_leave(left: Iterable[TopicPartition]) -> None:
-    if left := sorted(left):
-        message = (
-            f"a wipe drops what was built from {', '.join(map(str, left))} too, and this would not read it again; "
-            "move every partition of the processor, or leave the wipe out"
-        )
-        raise ConfigError(message)
 
 
 def reset(
@@ -142,12 +34,15 @@ def reset(
         ConfigError: a wipe that would leave the position of a partition; nothing is changed.
     """
     with store.begin() as transaction:
-        before, is_all = transaction.move_by_hand(targets)
+        _, is_all = transaction.move_by_hand(targets)
+        # As committed, and nobody else may write them any more: while we waited for its rows a worker may have.
+        rows = store.positions()
+        before = {at: rows[at].position if at in rows else None for at in targets}
         if wipe and not is_all:
-            _refuse_to_leave(set(store.positions()) - set(targets))
+            refuse_to_leave(set(rows) - set(targets))
         # Not before: on PostgreSQL another operator, or a worker, may write until this one has the row.
         transaction.set_control({"last_error": None})
-        control = transaction.control()
+        control = store.control()
         values: dict[str, object] = {}
         values["pending"] = "wipe" if wipe or control.pending == "wipe" else "reset"
         if control.status == "failed":
@@ -156,25 +51,77 @@ def reset(
             # No position is left that was stored for another cluster.
             values["cluster_id"] = None
         transaction.set_control(values)
+        was = {**control._asdict(), "positions": [(*at, rows.get(at)) for at in sorted(targets)]}
         if wipe:
-            transaction.wipe()
-        let_come_again(transaction, before, targets)
-        action = "reset and wipe" if wipe else "reset"
-        transaction.audit(_who(), action, reason, as_audited(before), as_audited(targets))
+            was |= _wipe(store, transaction)
+        changed = let_come_again(transaction, before, targets)
+        _audit_reset(transaction, reason, before, targets, changed, was)
         transaction.commit()
     return before
 
 
+def why_final(store: Store) -> str | None:
+    """Say why a wipe could not be undone; None where it could."""
+    return store.why_final() if isinstance(store, KeepsWiped) else "where its state lies nothing is kept of it"
+
+
+def _wipe(store: Store, transaction: Transaction) -> dict[str, str | None]:
+    """Wipe, and return what is kept for an undo, or why nothing is."""
+    final, kept = why_final(store), None
+    if isinstance(transaction, Reversible):
+        kept = transaction.set_aside(keep=final is None)
+    transaction.wipe()
+    return {"kept": kept, "final": final}
+
+
+def _audit_reset(
+    transaction: Transaction,
+    reason: str | None,
+    before: Mapping[TopicPartition, int | None],
+    after: Mapping[TopicPartition, int],
+    changed: Mapping[str, Iterable[int]],
+    was: Mapping[str, object],
+) -> None:
+    """Note a reset, with what its undo needs beside the positions."""
+    letters_before = {status: numbers(ids) for status, ids in changed.items()}
+    marked: dict[str, list[int]] = {}
+    for status, ids in changed.items():
+        marked.setdefault(marked_as(status), []).extend(ids)
+    action = "reset and wipe" if "kept" in was else "reset"
+    letters_after = {status: numbers(ids) for status, ids in marked.items()}
+    transaction.audit(
+        who(),
+        action,
+        reason,
+        {**as_audited(before), **letters_before, "was": was},
+        {**as_audited(after), **letters_after},
+    )
+
+
+def marked_as(status: str) -> str:
+    """Return what a reset makes of dead letters of a status, where it changes them; see ``let_come_again``."""
+    return REJECTED if status == RESET else RESET
+
+
 def let_come_again(
     transaction: Transaction, before: Mapping[TopicPartition, int | None], targets: Mapping[TopicPartition, int]
-) -> None:
-    """Give dead letters whose events are read again to those: retried as well, they would take effect twice."""
+) -> dict[str, list[int]]:
+    """Give dead letters whose events are read again to those: retried as well, they would take effect twice.
+
+    Returns the ids of those that this changed, by the status that they had.
+    """
+    changed: dict[str, list[int]] = {}
     for at, position in sorted(targets.items()):
         here, was = Letters(topic=at.topic, partition=at.partition), before[at]
         if was is not None and was < position:
             # An earlier reset was to bring these, and this one passes over them.
-            transaction.mark_dead_letters(here._replace(statuses=(RESET,), begin=was, end=position), REJECTED)
-        transaction.mark_dead_letters(here._replace(statuses=(REJECTED, RETRY, BLOCKED), begin=position), RESET)
+            passed = here._replace(statuses=(RESET,), begin=was, end=position)
+            changed.setdefault(RESET, []).extend(transaction.mark_dead_letters(passed, REJECTED))
+        # Those discarded, too: by their numbers they can be retried.
+        for status in (REJECTED, RETRY, DISCARDED, BLOCKED):
+            again = here._replace(statuses=(status,), begin=position)
+            changed.setdefault(status, []).extend(transaction.mark_dead_letters(again, RESET))
+    return {status: ids for status, ids in changed.items() if ids}
 
 
 def pause(store: Store, reason: str | None = None) -> None:
@@ -196,8 +143,11 @@ def _set_paused(store: Store, paused: int, action: str, reason: str | None) -> N
             if control.status in ("failed", "paused"):
                 values["status"] = "stopped"
         transaction.set_control(values)
-        before = {"paused": control.paused, "status": control.status}
-        transaction.audit(_who(), action, reason, before, {"paused": bool(paused)})
+        before: dict[str, object] = {"paused": control.paused, "status": control.status}
+        if control.last_error is not None and not paused:
+            # Which the resume takes away.
+            before["last_error"] = control.last_error
+        transaction.audit(who(), action, reason, before, {"paused": bool(paused)})
         transaction.commit()
 
 
@@ -235,7 +185,7 @@ def import_letters(store: Store, letters: Sequence[Mapping[str, Any]]) -> int:
         if added:
             # A worker that keeps the order of keys has to know which of them wait now.
             transaction.direct(RETRY)
-            transaction.audit(_who(), "import", None, None, {"imported": added, "present": len(letters) - added})
+            transaction.audit(who(), "import", None, None, {"imported": added, "present": len(letters) - added})
             transaction.commit()
     return added
 
@@ -256,7 +206,7 @@ def _mark(
             after = {status: numbers(ids)}
             if status == DISCARDED and (released := transaction.release(ids)):
                 after[RETRY] = numbers(released)
-            transaction.audit(_who(), _ACTIONS[status], reason, before, after)
+            transaction.audit(who(), _ACTIONS[status], reason, before, after)
             transaction.commit()
     return ids
 
@@ -271,7 +221,8 @@ def _not_to_be_marked(store: Store, left: list[int], status: str) -> AxeError:
     return AxeError(f"{what} is {there[0]['status']}, which cannot become {status}; leave it out")
 
 
-def _who() -> str:
+def who() -> str:
+    """Name the user, for the history."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -49,8 +49,9 @@ class Places:
         place = self.of(processor)
         if isinstance(place, PluginPlace):
             return place.store(processor)
-        cache_mb = self._config.processor(processor).cache_mb
-        return SqlStore(place.database(processor), processor, cache_mb=cache_mb)
+        settings = self._config.processor(processor)
+        database = place.database(processor)
+        return SqlStore(database, processor, cache_mb=settings.cache_mb, undo_mb=settings.undo_mb)
 
     def distinct(self, processors: Iterable[str]) -> list[Place | PluginPlace]:
         """List the places of these processors, each once, however its folder is written."""

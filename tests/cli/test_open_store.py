@@ -286,3 +286,20 @@ def test_a_common_state_that_a_broken_package_knows_is_a_finding_of_check(projec
     assert findings["topic studies"]["result"] == "ok"
     assert findings["plugin vault"]["result"] == "problem"
     assert BROKEN in findings["database of counter"]["message"]
+
+
+def test_a_store_that_keeps_nothing_says_so_before_a_wipe_and_its_resets_stay(project: Project) -> None:
+    in_vault(project)
+    project.json("run", "--until-end")
+
+    done = project.axe("reset", "counter", "--to", "earliest", "--wipe", "--yes")
+    refused = project.axe("undo", "counter:1", "--yes")
+
+    reason = "where its state lies nothing is kept of it"
+    assert done.stderr == f"axe: counter: `axe undo` will not take this wipe back, because {reason}\n"
+    assert refused.returncode == 1
+    assert refused.stderr == (
+        "axe: counter:1 (reset and wipe) cannot be taken back where its state lies: that kind of store knows no undo\n"
+    )
+    project.json("pause", "counter")
+    assert project.json("undo", "counter:2", "--yes")["changes"] == [{"what": "paused", "from": True, "to": False}]

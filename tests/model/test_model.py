@@ -26,6 +26,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 import axe.outage
 import axe.runner
+import axe.targets
 import axe.upkeep
 from axe import TopicPartition, operations
 from axe.errors import ConfigError
@@ -203,7 +204,7 @@ class Machine(RuleBasedStateMachine):
         leaves_some = bool(set(before.positions) - set(targets))
         try:
             stored = [TopicPartition(*at) for at in before.positions]
-            planned = operations.plan(
+            planned = axe.targets.plan(
                 MemorySource(self.world.memory), stored, sorted({at[0] for at in ends}), to, wipe=wipe
             )
             operations.reset(self.operator, planned, wipe=wipe)

@@ -16,7 +16,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from ..errors import AxeError, ConfigError
-from . import check, history, hold, processors, rejections, reset, run, state, status
+from . import check, history, hold, processors, rejections, reset, run, state, status, undo
 from .session import EPILOG, Session, Unread
 
 _WITH_VALUE = ("--config",)
@@ -76,6 +76,7 @@ for _command, _name in (
     (hold.resume, "resume"),
     (state.state, "state"),
     (history.history, "history"),
+    (undo.undo, "undo"),
 ):
     app.command(_name, epilog=EPILOG)(_command)
 app.add_typer(rejections.app, name="rejections", epilog=EPILOG)

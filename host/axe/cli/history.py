@@ -9,12 +9,17 @@ import typer
 
 from .session import Session, table
 
+_NOT_SHOWN = ("error", "was")
+
 
 def history(
     ctx: typer.Context,
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Only that of this processor.")] = None,
 ) -> int:
-    """Show what was done by hand, the newest last."""
+    """Show what was done by hand, the newest last.
+
+    `axe undo ID` takes some of it back.
+    """
     session: Session = ctx.obj
     rows: list[dict[str, Any]] = []
 
@@ -29,8 +34,8 @@ def history(
         rows.sort(key=lambda row: row["at"])
     lines = [
         (
+            f"{row['processor']}:{row['id']}",
             row["at"],
-            row["processor"],
             row["action"],
             row["who"],
             row["reason"],
@@ -39,7 +44,7 @@ def history(
         )
         for row in rows
     ]
-    columns = ("at", "processor", "action", "who", "reason", "before", "after")
+    columns = ("id", "at", "action", "who", "reason", "before", "after")
     session.show({"history": rows}, table(columns, lines))
     return 1 if failed else 0
 
@@ -50,7 +55,7 @@ def read_event(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _text(part: Any) -> str | None:
-    """Write a part in one line; tracebacks are in the document."""
+    """Write a part in one line; tracebacks, and what an undo needs, are in the document."""
     if not isinstance(part, dict):
         return None if part is None else json.dumps(part, ensure_ascii=False)
-    return ", ".join(f"{key}: {value}" for key, value in part.items() if key != "error" and value is not None)
+    return ", ".join(f"{key}: {value}" for key, value in part.items() if key not in _NOT_SHOWN and value is not None)

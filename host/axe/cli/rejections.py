@@ -75,8 +75,8 @@ def list_(
 
 def _time(option: str, text: str | None) -> str | None:
     """Read a time, and write it as the tables do."""
-    from ..operations import read_target
     from ..store.tables import timestamp
+    from ..targets import read_target
 
     if text is None:
         return None

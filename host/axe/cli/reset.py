@@ -13,7 +13,7 @@ from .session import Session, table
 
 if TYPE_CHECKING:
     from ..event import TopicPartition
-    from ..operations import Target
+    from ..targets import Target
 
 _DURATION = re.compile(r"-(?:\d+(?:\.\d+)?[wdhms])+")
 _PART = re.compile(r"(\d+(?:\.\d+)?)([wdhms])")
@@ -28,6 +28,8 @@ class _Plan(NamedTuple):
     version: int
     before: dict[TopicPartition, int | None]
     after: dict[TopicPartition, int]
+    final: str | None
+    """Why `axe undo` cannot take a wipe back; None where it can, and where there is none."""
 
 
 def reset(
@@ -59,7 +61,10 @@ def reset(
     plans = [_plan(session, name, topic, target, wipe=wipe) for name in _chosen(session, names or [], topic)]
     rows = [row for plan in plans for row in _rows(plan, wipe=wipe)]
     moved = _table(rows)
-    document: dict[str, Any] = {"dry_run": dry_run, "wipe": wipe, "plan": rows}
+    final = {plan.name: plan.final for plan in plans if plan.final is not None}
+    document: dict[str, Any] = {"dry_run": dry_run, "wipe": wipe, "plan": rows, "final": final}
+    for name, reason in final.items():
+        session.warn(f"{name}: `axe undo` will not take this wipe back, because {reason}")
     if dry_run:
         session.show(document, moved)
         return
@@ -134,15 +139,16 @@ def _topics(session: Session, name: str, *, quiet: bool = False) -> list[tuple[s
 
 def _plan(session: Session, name: str, only: str | None, target: Target, *, wipe: bool) -> _Plan:
     """Work out where one processor would go; nothing is changed."""
-    from .. import operations
+    from .. import operations, targets
 
     topics = _topics(session, name)
     with session.store(name) as store:
         stored = {} if store is None else store.positions()
+        final = operations.why_final(store) if wipe and store is not None else None
     chosen = [one for one, _ in topics if only in (None, one)]
-    after = operations.plan(session.source, stored, chosen, target, wipe=wipe)
+    after = targets.plan(session.source, stored, chosen, target, wipe=wipe)
     before = {at: stored[at].position if at in stored else None for at in after}
-    return _Plan(name, topics[0][1], before, after)
+    return _Plan(name, topics[0][1], before, after, final)
 
 
 def _rows(plan: _Plan, *, wipe: bool) -> list[dict[str, Any]]:

@@ -102,6 +102,7 @@ class ProcessorConfig(msgspec.Struct, frozen=True, kw_only=True):
     handler_timeout_s: _PositiveSeconds = 300
     memory_mb: _Count | None = None
     cache_mb: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 16
+    undo_mb: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 256
     group: str | None = None
     backoff_s: tuple[_Seconds, _Seconds] = (0.1, 30)
     failures: dict[str, FailureConfig] = {}

@@ -11,16 +11,29 @@ from sqlalchemy.exc import ArgumentError
 
 from ..errors import ConfigError
 from .database import Database
-from .protocol import ALIVE_S, Control, HandlerState, Letters, Move, Store, StoredPosition, Transaction
+from .protocol import (
+    ALIVE_S,
+    Control,
+    HandlerState,
+    KeepsWiped,
+    Letters,
+    Move,
+    Reversible,
+    Store,
+    StoredPosition,
+    Transaction,
+)
 from .sql import Store as SqlStore
 
 __all__ = [
     "ALIVE_S",
     "Control",
     "HandlerState",
+    "KeepsWiped",
     "Letters",
     "Move",
     "Place",
+    "Reversible",
     "SqlStore",
     "Store",
     "StoredPosition",

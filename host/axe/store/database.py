@@ -75,6 +75,19 @@ class Database(Protocol):
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop every table, view, index and trigger whose name is not ours."""
 
+    def why_final(self, limit: int) -> str | None:
+        """Say why what a wipe drops could not be kept in this many bytes; None where it could."""
+
+    def set_aside(self, connection: StateConnection, *, keep: bool) -> str | None:
+        """Keep what a wipe is about to drop, in the place of what was kept before; return its name."""
+
+    def restore(self, connection: StateConnection, name: str) -> None:
+        """Put back what was set aside, with the commit of this transaction.
+
+        Raises:
+            StoreMissing: it is not kept any more.
+        """
+
     def trouble(self, error: BaseException) -> StoreError | None:
         """Name the trouble of the database itself behind an error (full disk, lost server), if it is one."""
 

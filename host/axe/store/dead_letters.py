@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import (
     ColumnElement,
     Connection,
+    ScalarSelect,
     Select,
     bindparam,
     func,
@@ -106,8 +107,17 @@ def mark_dead_letters(connection: Connection, which: Letters, status: str) -> li
     found = list(connection.scalars(meant))
     if found:
         these = chosen(Letters(ids=tuple(found)))
-        connection.execute(update(letters).where(*these).values(status=status, tries=0, blocked_by=null()))
+        waits_for = _first_before() if status == "blocked" else null()
+        connection.execute(update(letters).where(*these).values(status=status, tries=0, blocked_by=waits_for))
     return found
+
+
+def _first_before() -> ScalarSelect[Any]:
+    """Select the offset of the first open letter before another one of its key."""
+    first = tables.dead_letters.alias()
+    here = (first.c.topic == _of.topic, first.c.partition == _of.partition, first.c.key == _of.key)
+    earlier = (first.c.offset < _of.offset, first.c.status.in_(OPEN))
+    return select(func.min(first.c.offset)).where(*here, *earlier).correlate(tables.dead_letters).scalar_subquery()
 
 
 def restore_dead_letter(connection: Connection, letter: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, case, select, update
+from sqlalchemy import Connection, bindparam, case, delete, select, update
 
 from ..errors import PositionConflict
 from ..event import TopicPartition
@@ -107,6 +107,22 @@ def move_by_hand(
     before = {at: stored[at].position if at in stored else None for at in targets}
     # Asked again: a worker may have made one while we waited for its rows.
     return before, set(read_positions(connection)) <= set(targets)
+
+
+def put_back(connection: Connection, rows: Mapping[TopicPartition, StoredPosition | None]) -> None:
+    """Give partitions the position, topic id and event time of these rows, and raise their epochs.
+
+    None forgets the partition: whoever owns it makes it anew, where a new one begins.
+    """
+    offsets = tables.offsets
+    for at, row in sorted(rows.items()):
+        if row is None:
+            connection.execute(delete(offsets).where(*_is(at)))
+            continue
+        values: dict[str, Any] = {"position": row.position, "topic_id": row.topic_id, "event_at": row.event_at}
+        values |= {"epoch": offsets.c.epoch + 1, "updated_at": tables.timestamp()}
+        values |= {"attempts": 0, "attempt_offset": None}
+        connection.execute(update(offsets).where(*_is(at)).values(values))
 
 
 def _make(connection: Connection, at: TopicPartition, values: dict[str, Any], *, meanwhile: dict[str, Any]) -> None:

@@ -19,12 +19,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 from ..errors import StoreError
 from ..event import Record, Rejection, TopicPartition
 
-__all__ = ["ALIVE_S", "Control", "HandlerState", "Letters", "Move", "Store", "StoredPosition", "Transaction"]
+__all__ = [
+    "ALIVE_S",
+    "Control",
+    "HandlerState",
+    "KeepsWiped",
+    "Letters",
+    "Move",
+    "Reversible",
+    "Store",
+    "StoredPosition",
+    "Transaction",
+]
 
 ALIVE_S = 15.0
 """A worker that has not written for so long is taken for dead; it writes three times as often."""
@@ -237,7 +248,10 @@ class Transaction(Protocol):
         """
 
     def set_control(self, values: Mapping[str, object]) -> None:
-        """Change some of ``status``, ``paused`` (1 or 0), ``pending``, ``last_error``, ``cluster_id``."""
+        """Change some of ``status``, ``paused`` (1 or 0), ``pending``, ``last_error``, ``cluster_id``, ``version``.
+
+        Nobody else can change any of them until the end of the transaction.
+        """
 
     def adopted(self, *, version: int, cluster_id: str | None, status: str) -> None:
         """Note that what was pending is done, what the state is built for, and what the processor does now."""
@@ -296,6 +310,38 @@ class Transaction(Protocol):
         """Undo what is not committed."""
 
 
+@runtime_checkable
+class Reversible(Protocol):
+    """What a transaction has beside where resets can be undone; a store may do without."""
+
+    def put_back(self, rows: Mapping[TopicPartition, StoredPosition | None]) -> None:
+        """Give partitions the position, topic id and event time of these rows, whoever owns them; raise their epochs.
+
+        None forgets the partition.
+        """
+
+    def set_aside(self, *, keep: bool) -> str | None:
+        """Keep what a wipe is about to drop, and nothing of earlier wipes; return its name for ``restore``.
+
+        Without ``keep`` nothing is kept any more, and None returned.
+        """
+
+    def restore(self, kept: str) -> None:
+        """Drop what was built since a wipe, and put back what it dropped; that is kept no longer.
+
+        Raises:
+            StoreMissing: it is not kept any more.
+        """
+
+
+@runtime_checkable
+class KeepsWiped(Protocol):
+    """What a store has beside whose transactions are ``Reversible``."""
+
+    def why_final(self) -> str | None:
+        """Say why a wipe of now would be final, as ``it is larger than …``; None where it could be undone."""
+
+
 class Store(Protocol):
     """One processor's state and positions. Making one opens nothing: ``axe`` names many that it never opens.
 
@@ -330,10 +376,10 @@ class Store(Protocol):
     # --- reading
 
     def control(self) -> Control:
-        """Read what is set about the processor."""
+        """Read what is set about the processor, as it was committed last."""
 
     def positions(self) -> dict[TopicPartition, StoredPosition]:
-        """Read every partition's position; ``event_at`` is ISO 8601 in UTC."""
+        """Read every partition's position, as it was committed last; ``event_at`` is ISO 8601 in UTC."""
 
     def values(self, key: str | None = None) -> dict[str, Any]:
         """Read the values, or that of one key: empty where it has none."""

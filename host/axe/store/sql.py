@@ -33,15 +33,17 @@ _ARRIVE = Compiled(insert(tables.workers).values({one.name: bindparam(one.name) 
 class Store:
     """One processor's database. Every method may raise a StoreError that says what to do.
 
-    ``cache_mb`` is how much of the values it keeps in memory from one batch to the next.
+    ``cache_mb`` is how much of the values it keeps in memory from one batch to the next, ``undo_mb`` how much
+    a wipe may drop and yet be undone.
     """
 
-    def __init__(self, database: Database, processor: str, *, cache_mb: int = 0) -> None:
+    def __init__(self, database: Database, processor: str, *, cache_mb: int = 0, undo_mb: int = 0) -> None:
         self.processor = processor
         self.location = database.location
         self.store_id = ""
         self._database = database
         self._cache = ValueCache(cache_mb * 2**20)
+        self._undo_mb = undo_mb
         self._format = tables.FORMAT
 
     # --- opening
@@ -185,6 +187,10 @@ class Store:
         """Read who works on the processor, by their own account."""
         with self._database.read() as connection:
             return [dict(row._mapping) for row in connection.execute(select(tables.workers))]  # noqa: SLF001
+
+    def why_final(self) -> str | None:
+        """Say why a wipe of now could not be undone; None where it could."""
+        return self._database.why_final(self._undo_mb * 2**20) if self._undo_mb else "`undo_mb` is 0"
 
     # --- writing
 

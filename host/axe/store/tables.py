@@ -26,7 +26,7 @@ processor = Table(
     Column("cluster_id", Text),
     Column("status", Text, nullable=False),
     Column("paused", Integer, nullable=False, default=0),
-    # What the worker has still to do about an operation: null, "retry", "reset" or "wipe".
+    # What the worker has still to do about an operation: null, "retry", "start", "reset" or "wipe".
     Column("pending", Text),
     Column("last_error", Text),
 )

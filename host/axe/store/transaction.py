@@ -17,7 +17,7 @@ from .compiled import Compiled
 from .connection import StateConnection
 from .control import CONTROL, to_control
 from .database import Database
-from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, take_over, to_positions
+from .positions import ADVANCE, POSITIONS, move_by_hand, note_attempt, put_back, take_over, to_positions
 from .protocol import Control, Letters, Move, StoredPosition
 from .publishing import note_published
 from .state import State
@@ -197,6 +197,25 @@ class Transaction:
         assert self._connection is not None
         self._database.drop_plugin_objects(self._connection)
         self.connection.execute(delete(tables.values))
+
+    def put_back(self, rows: Mapping[TopicPartition, StoredPosition | None]) -> None:
+        """Give partitions the position, topic id and event time of these rows; None forgets one."""
+        put_back(self.connection, rows)
+
+    def set_aside(self, *, keep: bool) -> str | None:
+        """Keep what a wipe is about to drop, and nothing of earlier wipes."""
+        assert self._connection is not None
+        return self._database.set_aside(self._connection, keep=keep)
+
+    def restore(self, kept: str) -> None:
+        """Drop what was built since a wipe, and put back what it dropped.
+
+        Raises:
+            StoreMissing: it is not kept any more.
+        """
+        self._bypass_cache()
+        assert self._connection is not None
+        self._database.restore(self._connection, kept)
 
     def audit(self, who: str, action: str, reason: str | None, before: object, after: object) -> None:
         """Note what was done by hand."""

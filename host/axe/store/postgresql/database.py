@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Engine
 from ...errors import CommitRefused, StoreError, StoreMissing
 from ..compiled import Compiled
 from ..connection import StateConnection, concluded, snapshot, throw_away
+from . import kept
 from .engine import loss, make_engine
 from .guard import GUARD, HandlerCursor
 from .register import Register, schema_name, take_turns
@@ -192,6 +193,20 @@ class PostgresDatabase:
     def drop_plugin_objects(self, connection: StateConnection) -> None:
         """Drop what the catalogue lists beside our own."""
         drop_plugin_objects(connection)
+
+    def why_final(self, limit: int) -> str | None:
+        """Ask how much room the plugin's tables and the values take."""
+        with self.read() as connection:
+            return kept.why_not(connection, limit)
+
+    def set_aside(self, connection: StateConnection, *, keep: bool) -> str | None:
+        """Move it into a schema of its own."""
+        return kept.set_aside(connection, schema_name(self._processor), self._processor, keep=keep)
+
+    def restore(self, connection: StateConnection, name: str) -> None:
+        """Move it back, once what was made since is dropped."""
+        drop_plugin_objects(connection)
+        kept.restore(connection, schema_name(self._processor), self._processor, name)
 
     def trouble(self, error: BaseException) -> StoreError | None:
         """Tell whether the server or the connection is at fault."""

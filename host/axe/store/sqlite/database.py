@@ -19,6 +19,7 @@ from ..connection import StateConnection, concluded, snapshot, throw_away
 from . import locks
 from .files import make_folder, unavailable
 from .guard import HandlerCursor, guarded, in_transaction, was_used
+from .kept import Kept
 from .register import Register
 
 
@@ -39,6 +40,7 @@ class SqliteDatabase:
         self._lock: locks.WriterLock | None = None
         self._identity: tuple[int, int] | None = None
         self._changes = 0
+        self._kept = Kept(self.path)
 
     def connect(self, *, create: bool) -> str:
         """Make sure that the file exists and is a database of ours."""
@@ -167,6 +169,10 @@ class SqliteDatabase:
         """COMMIT, the checkpoint that may come with it included, then release the lock."""
         assert self._lock is not None
         assert self._driver is not None
+        if self._kept.is_restoring:
+            self._kept.restore(self._driver, self._reopened)
+            self._lock.release()
+            return
         try:
             self._driver.commit()
         except sqlite3.IntegrityError as error:
@@ -174,11 +180,13 @@ class SqliteDatabase:
             raise CommitRefused(message) from error
         concluded(connection)
         self._changes = self._driver.total_changes
+        self._kept.committed()
         self._lock.release()
 
     def rollback(self) -> None:
         """ROLLBACK, and begin with a new connection next time: rollbacks are rare, doubt is expensive."""
         assert self._lock is not None
+        self._kept.given_up()
         self._discard()
         self._lock.release()
 
@@ -238,6 +246,26 @@ class SqliteDatabase:
                 if name is None:
                     break
                 connection.exec_driver_sql(f"DROP {kind.upper()} {quoted(name)}")
+
+    def why_final(self, limit: int) -> str | None:
+        """Look at how large the file is, and how much room there is for another."""
+        with self.read() as connection:
+            pages = connection.exec_driver_sql("PRAGMA page_count").scalar() or 0
+            size = connection.exec_driver_sql("PRAGMA page_size").scalar() or 0
+        return self._kept.why_not(pages * size, limit)
+
+    def set_aside(self, connection: StateConnection, *, keep: bool) -> str | None:  # noqa: ARG002 # there is one
+        """Copy what is committed, which is what was before this transaction."""
+        return self._kept.make(self._reader if keep else None)
+
+    def restore(self, connection: StateConnection, name: str) -> None:  # noqa: ARG002 # there is one
+        """Leave it to the commit."""
+        self._kept.restore_at_commit(name)
+
+    def _reopened(self) -> sqlite3.Connection:
+        """Give the transaction up, under the lock, and connect anew."""
+        self._discard()
+        return self._writer()
 
     def trouble(self, error: BaseException) -> StoreError | None:
         """Tell by SQLite's own error name, which does not change with its wording."""
