@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from axe.decode import key_decoder, reader
+from axe.config import load
+from axe.decode import check_topic, key_decoder, reader
 from axe.errors import ConfigError, DecodeError
 
 CANARY = b"hunter2-secret"
@@ -158,6 +159,18 @@ def test_an_unknown_link_is_refused_with_the_nearest_and_the_known_ones() -> Non
         reader("studies", decode=["jsn"], schema=None, max_bytes=1, max_depth=1)
 
     assert str(raised.value) == ('topics.studies.decode: there is no decoder "jsn"; did you mean "json"?')
+
+
+@pytest.mark.parametrize(
+    "table", [{"decode": ["a\rb"]}, {"event_type": "\r"}, {"decode": ["avro"], "schema": "\x1b[31m"}]
+)
+def test_what_is_wrong_with_a_topic_is_said_in_one_line(table: dict[str, Any]) -> None:
+    config = load({"source": "memory:", "state": "memory:", "topics": {"studies": table}})
+
+    with pytest.raises(ConfigError) as raised:
+        check_topic(config, "studies")
+
+    assert str(raised.value).isprintable()
 
 
 def test_a_link_after_the_one_that_yields_the_value_is_refused() -> None:

@@ -22,7 +22,7 @@ from .model import (
     parse_start,
 )
 from .properties import refusal
-from .wording import did_you_mean
+from .wording import did_you_mean, one_line
 
 __all__ = [
     "NAME",
@@ -41,6 +41,7 @@ __all__ = [
     "load",
     "looks_secret",
     "masked_url",
+    "one_line",
     "parse_start",
     "refusal",
     "tls_warnings",

@@ -32,6 +32,11 @@ def did_you_mean(word: str, known: Iterable[str], otherwise: str) -> str:
     return f"did you mean {near[0]}?" if near else otherwise
 
 
+def one_line(text: str) -> str:
+    """Show text in one line, whatever it holds."""
+    return text if text.isprintable() else ascii(text)[1:-1]
+
+
 def join(path: str, key: str) -> str:
     """Write a setting's path as TOML would: `processors.study-counter`, `kafka."security.protocol"`."""
     if not _BARE_KEY.match(key):

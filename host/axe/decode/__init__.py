@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..config import Config
+from ..config import Config, one_line
 from ..errors import ConfigError, DecodeError
 from .avro import RecordReader, avro_reader
 from .event_type import EventTypeRule, event_type_of
@@ -137,12 +137,12 @@ def _chain(names: Sequence[str], where: str, limits: Limits, schema: Path | None
     if not links[-1].ends:
         raise ConfigError(f'{where}: "{names[-1]}" yields bytes; end the chain with one of {_listed(only_ends=True)}')
     if schema is not None and not any(link.takes_schema for link in links):
-        raise ConfigError(f"{where}: a schema is set ({schema.name}), but none of the decoders reads one")
+        raise ConfigError(f"{where}: a schema is set ({one_line(schema.name)}), but none of the decoders reads one")
 
     try:
         steps = [link.build(limits, schema) for link in links]
     except ConfigError as error:
-        message = f"{where}: {error}"
+        message = one_line(f"{where}: {error}")
         raise ConfigError(message) from error
     if len(steps) == 1:
         return steps[0]
@@ -161,7 +161,7 @@ def _link(name: str, where: str) -> _Link:
         return link
     near = difflib.get_close_matches(name, _LINKS, n=1)
     advice = f'did you mean "{near[0]}"?' if near else f"known are {_listed()}"
-    raise ConfigError(f'{where}: there is no decoder "{name}"; {advice}')
+    raise ConfigError(f'{where}: there is no decoder "{one_line(name[:100])}"; {advice}')
 
 
 def _listed(*, only_ends: bool = False) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from ..config import one_line
 from ..errors import ConfigError
 from .value import Decoded
 
@@ -48,7 +49,7 @@ def event_type_of(rule: str | None, *, topic: str = "") -> EventTypeRule:
     if name and place == "value":
         return EventTypeRule(_nothing, lambda decoded: _field(decoded, name), name)
     where = f"topics.{topic}.event_type" if topic else "event_type"
-    raise ConfigError(f'{where}: "{rule}" is neither "header:NAME" nor "value:FIELD"')
+    raise ConfigError(f'{where}: "{one_line(rule[:100])}" is neither "header:NAME" nor "value:FIELD"')
 
 
 def type_from_headers(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
