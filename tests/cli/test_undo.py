@@ -65,6 +65,16 @@ def state(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def read(project: Project, state: str) -> Project:
     """A processor that has read six events and refused 1 and 4."""
+    return _having_read(project, state)
+
+
+@pytest.fixture
+def on_sqlite(project: Project) -> Project:
+    """The same, where databases do not differ."""
+    return _having_read(project, "sqlite:state")
+
+
+def _having_read(project: Project, state: str) -> Project:
     project.configure(state=state)
     project.install("counter", KEEPING, attribute=":Keeping")
     project.publish("studies", *({"bad": n in (1, 4)} for n in range(6)))
@@ -108,36 +118,36 @@ def refusal(project: Project, which: str, *words: str, code: int = 1) -> str:
 # --- pause and resume
 
 
-def test_a_pause_is_taken_back_and_stands_in_the_history(read: Project) -> None:
-    read.json("pause", "counter")
+def test_a_pause_is_taken_back_and_stands_in_the_history(on_sqlite: Project) -> None:
+    on_sqlite.json("pause", "counter")
 
-    said = undo(read, "counter:1", "--why", "too early")
+    said = undo(on_sqlite, "counter:1", "--why", "too early")
 
     change = {"what": "paused", "from": True, "to": False}
     assert said == {
         "processor": "counter", "id": 1, "action": "pause", "dry_run": False, "changes": [change], "notes": [],
     }  # fmt: skip
-    assert status(read) == "stopped"
-    row = read.json("history")["history"][1]
+    assert status(on_sqlite) == "stopped"
+    row = on_sqlite.json("history")["history"][1]
     assert (row["action"], row["reason"]) == ("undo", "too early")
     assert (row["before"], row["after"]) == ({"undone": 1, "paused": True}, {"paused": False})
-    assert refusal(read, "counter:1") == "counter:1 (pause) was taken back already, by counter:2"
-    assert refusal(read, "counter:2") == "counter:2 (undo) is an undo; do again what it took back"
+    assert refusal(on_sqlite, "counter:1") == "counter:1 (pause) was taken back already, by counter:2"
+    assert refusal(on_sqlite, "counter:2") == "counter:2 (undo) is an undo; do again what it took back"
 
 
-def test_a_resume_is_taken_back_beside_a_running_worker(read: Project) -> None:
-    with read.running("run"):
-        read.json("pause", "counter")
-        wait_for(lambda: status(read) == "paused", "it was not paused")
-        read.json("resume", "counter")
-        wait_for(lambda: status(read) == "running", "it did not go on")
-        assert refusal(read, "1") == "counter:1 (pause) stands no longer: counter:2 (resume) came after it"
+def test_a_resume_is_taken_back_beside_a_running_worker(on_sqlite: Project) -> None:
+    with on_sqlite.running("run"):
+        on_sqlite.json("pause", "counter")
+        wait_for(lambda: status(on_sqlite) == "paused", "it was not paused")
+        on_sqlite.json("resume", "counter")
+        wait_for(lambda: status(on_sqlite) == "running", "it did not go on")
+        assert refusal(on_sqlite, "1") == "counter:1 (pause) stands no longer: counter:2 (resume) came after it"
 
-        undo(read, "2")
-        read.publish("studies", {})
-        wait_for(lambda: status(read) == "paused", "it was not paused again")
-        undo(read, "1")
-        wait_for(lambda: position(read) == 7, "it did not go on again")
+        undo(on_sqlite, "2")
+        on_sqlite.publish("studies", {})
+        wait_for(lambda: status(on_sqlite) == "paused", "it was not paused again")
+        undo(on_sqlite, "1")
+        wait_for(lambda: position(on_sqlite) == 7, "it did not go on again")
 
 
 def test_a_processor_that_failed_before_a_pause_has_failed_after_the_undo(project: Project, state: str) -> None:
@@ -160,10 +170,13 @@ def test_a_processor_that_failed_before_a_pause_has_failed_after_the_undo(projec
     )
 
 
-def test_what_changed_nothing_is_not_taken_back(read: Project) -> None:
-    read.json("resume", "counter")
+def test_what_changed_nothing_is_not_taken_back(on_sqlite: Project) -> None:
+    on_sqlite.json("resume", "counter")
 
-    assert refusal(read, "1") == "counter:1 (resume) left nothing to take back: counter is not paused, as it was before"
+    assert (
+        refusal(on_sqlite, "1")
+        == "counter:1 (resume) left nothing to take back: counter is not paused, as it was before"
+    )
 
 
 # --- dead letters
@@ -185,36 +198,36 @@ def test_a_discard_is_taken_back_by_the_statuses_that_letters_had(read: Project)
     assert letters(read) == ["rejected", "rejected"]
 
 
-def test_letters_to_which_something_happened_since_are_left_as_they_are(read: Project) -> None:
-    read.json("rejections", "discard", "counter", "--all", "--yes")
-    read.json("rejections", "retry", "counter", "2")
+def test_letters_to_which_something_happened_since_are_left_as_they_are(on_sqlite: Project) -> None:
+    on_sqlite.json("rejections", "discard", "counter", "--all", "--yes")
+    on_sqlite.json("rejections", "retry", "counter", "2")
 
-    said = undo(read)
+    said = undo(on_sqlite)
 
-    assert letters(read) == ["rejected", "retry"]
+    assert letters(on_sqlite) == ["rejected", "retry"]
     assert said["notes"] == ["1 of its dead letters are left as they are: something has happened to them since"]
 
 
-def test_a_retry_that_the_worker_has_done_is_not_taken_back(read: Project) -> None:
-    read.json("rejections", "retry", "counter", "--all")
-    read.json("run", "--until-end")
+def test_a_retry_that_the_worker_has_done_is_not_taken_back(on_sqlite: Project) -> None:
+    on_sqlite.json("rejections", "retry", "counter", "--all")
+    on_sqlite.json("run", "--until-end")
 
-    assert refusal(read, "1") == (
+    assert refusal(on_sqlite, "1") == (
         "counter:1 (retry) left nothing to take back: none of its dead letters is retry since then"
     )
-    assert refusal(read, "2") == "counter:2 (retry failed) has changed nothing but the reason of a dead letter"
+    assert refusal(on_sqlite, "2") == "counter:2 (retry failed) has changed nothing but the reason of a dead letter"
 
 
-def test_a_discarded_letter_whose_event_comes_again_is_left_to_that(read: Project) -> None:
+def test_a_discarded_letter_whose_event_comes_again_is_left_to_that(on_sqlite: Project) -> None:
     """It may have taken effect: rejected, and retried after that, it would do so twice."""
-    read.json("rejections", "discard", "counter", "--all", "--yes")
-    read.json("reset", "counter", "--to", "3", "--yes")
+    on_sqlite.json("rejections", "discard", "counter", "--all", "--yes")
+    on_sqlite.json("reset", "counter", "--to", "3", "--yes")
 
-    undo(read, "1")
+    undo(on_sqlite, "1")
 
-    assert letters(read) == ["rejected", "reset"]
-    undo(read, "2")
-    assert letters(read) == ["rejected", "discarded"]
+    assert letters(on_sqlite) == ["rejected", "reset"]
+    undo(on_sqlite, "2")
+    assert letters(on_sqlite) == ["rejected", "discarded"]
 
 
 # --- resets
@@ -331,18 +344,18 @@ def test_a_wipe_that_cannot_be_taken_back_says_so_before_it_is_done(read: Projec
     )
 
 
-def test_a_processor_of_another_version_has_its_version_back(read: Project) -> None:
+def test_a_processor_of_another_version_has_its_version_back(on_sqlite: Project) -> None:
     """The state that comes back was built by the old one, and the new one has to be told so."""
-    read.json("reset", "counter", "--to", "latest", "--wipe", "--yes")
-    (module,) = read.site.glob("m_*.py")
+    on_sqlite.json("reset", "counter", "--to", "latest", "--wipe", "--yes")
+    (module,) = on_sqlite.site.glob("m_*.py")
     module.write_text(module.read_text().replace('topics = ("studies",)', 'topics = ("studies",)\n    version = 2'))
-    read.json("run", "--until-end")
-    assert read.json("status")["processors"][0]["version"] == 2
+    on_sqlite.json("run", "--until-end")
+    assert on_sqlite.json("status")["processors"][0]["version"] == 2
 
-    undo(read)
+    undo(on_sqlite)
 
-    read.json("run", "--until-end", code=1)
-    row = read.json("status")["processors"][0]
+    on_sqlite.json("run", "--until-end", code=1)
+    row = on_sqlite.json("status")["processors"][0]
     assert (row["version"], row["status"]) == (1, "failed")
     assert "built by version 1, version 2 is installed" in row["last_error"]
 
@@ -409,17 +422,17 @@ def test_what_is_not_there_is_named(project: Project, which: str, code: int, sai
     assert refusal(project, which, code=code) == said
 
 
-def test_a_dry_run_shows_the_plan_and_changes_nothing(read: Project) -> None:
-    read.json("reset", "counter", "--to", "0", "--wipe", "--yes")
+def test_a_dry_run_shows_the_plan_and_changes_nothing(on_sqlite: Project) -> None:
+    on_sqlite.json("reset", "counter", "--to", "0", "--wipe", "--yes")
 
-    shown = read.axe("undo", "counter:1", "--dry-run").stdout
+    shown = on_sqlite.axe("undo", "counter:1", "--dry-run").stdout
 
     assert [line.split() for line in shown.splitlines()][:2] == [
         ["processor", "what", "from", "to"],
         ["counter", "studies[0]", "0", "6"],
     ]
-    assert (position(read), read.json("state", "counter")) == (0, {})
-    assert len(read.json("history")["history"]) == 1
+    assert (position(on_sqlite), on_sqlite.json("state", "counter")) == (0, {})
+    assert len(on_sqlite.json("history")["history"]) == 1
 
 
 def test_it_asks_on_a_terminal_and_needs_a_word_elsewhere(project: Project) -> None:
@@ -447,10 +460,10 @@ def test_it_asks_on_a_terminal_and_needs_a_word_elsewhere(project: Project) -> N
     assert status(project) == "stopped"
 
 
-def test_the_history_shows_ids_to_be_copied(read: Project) -> None:
-    read.json("reset", "counter", "--to", "0", "--wipe", "--yes")
+def test_the_history_shows_ids_to_be_copied(on_sqlite: Project) -> None:
+    on_sqlite.json("reset", "counter", "--to", "0", "--wipe", "--yes")
 
-    lines = read.axe("history").stdout.splitlines()
+    lines = on_sqlite.axe("history").stdout.splitlines()
 
     assert lines[1].split()[0] == "counter:1"
     assert "studies[0]: 6" in lines[1]
