@@ -302,6 +302,16 @@ def test_they_count_as_missing_and_say_what_they_wait_for(sqlite: Site) -> None:
     )  # fmt: skip
 
 
+def test_that_some_wait_is_said_once(sqlite: Site, caplog: pytest.LogCaptureFixture) -> None:
+    sqlite.settings["batch"] = {"events": 1}
+    put(sqlite, "aaaa")
+
+    sqlite.run(Valued({0}))
+
+    assert caplog.text.count("events wait for others of their keys") == 1
+    assert "axe rejections list p --status blocked" in caplog.text
+
+
 def test_keys_of_another_partition_are_others(sqlite: Site) -> None:
     sqlite.log.create_topic(sqlite.topic, 2)
     for partition in (0, 1, 0, 1):

@@ -74,6 +74,7 @@ class Batches:
         self._deaths = deaths
         self._flood = flood
         self.order = order
+        self._said_that_some_wait = False
         self.worker = worker
         self._handling = Handling(dispatcher)
         self._runs_plugin = False
@@ -95,6 +96,7 @@ class Batches:
 
     def begin(self) -> None:
         """Learn which keys are blocked: positions have been adopted."""
+        self._said_that_some_wait = False
         if self.order is not None:
             self.order.load(self._store)
 
@@ -271,8 +273,8 @@ class Batches:
     ) -> None:
         reading, processor = self._reading, self._processor
         reading.committed(moves)
-        if waiting := sum(item.blocked_by is not None for item in refused):
-            self._log.info("events wait for others of their keys", events=waiting)
+        if any(item.blocked_by is not None for item in refused):
+            self._say_that_some_wait()
             refused = [item for item in refused if item.blocked_by is None]
         self.commits += 1
         self.events += events
@@ -290,3 +292,10 @@ class Batches:
             report = CommitReport(processor.name, reading.positions, events, len(refused), seconds)
             with self.plugin_runs():
                 notify(processor.hooks, "on_commit", self._log, report=report)
+
+    def _say_that_some_wait(self) -> None:
+        """Say it once: a busy key has some in each batch."""
+        if not self._said_that_some_wait:
+            self._said_that_some_wait = True
+            see = f"axe rejections list {self._processor.name} --status blocked"
+            self._log.warning("events wait for others of their keys, which were set aside", see=see)
