@@ -164,10 +164,10 @@ def gone(site: Site) -> None:
 
 @contextmanager
 def _small_disk(folder: Path, planted: str | None) -> Iterator[tuple[Site, Path]]:
-    """Keep the state where there is half a megabyte."""
+    """Keep the state where there is less than a megabyte."""
     room = folder / "room"
     room.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "axe", str(room)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=768k", "axe", str(room)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode != 0:
         raise ServiceMissing("a small disk", "run as root, where mounting is allowed")
     try:
