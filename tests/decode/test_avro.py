@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from axe.decode import Decoded, reader
 from axe.errors import ConfigError, DecodeError
 
+from .avro_numbers import number
+
 PHASE = {"type": "enum", "name": "Phase", "symbols": ["I", "II", "III", "IV"]}
 STUDY = {
     "type": "record",
@@ -68,16 +70,6 @@ def written(schema: Any, value: Any) -> bytes:
     out = io.BytesIO()
     fastavro.schemaless_writer(out, schema, value)
     return out.getvalue()
-
-
-def number(value: int) -> bytes:
-    """Write a number as Avro does: zig-zag, seven bits a byte."""
-    left = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while left > 0x7F:
-        out.append(left & 0x7F | 0x80)
-        left >>= 7
-    return bytes([*out, left])
 
 
 @given(STUDIES)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from axe.decode import Decoded, JsonReader, reader
 from axe.decode.value import Limits
 from axe.errors import AxeError, ConfigError, DecodeError
+from tests.decode.avro_numbers import number as avro_number
 
 from .mutation import mutated, spoilt
 from .target import Check, Target
@@ -164,18 +165,8 @@ def _schemas(draw: st.DrawFn) -> Any:
     return schema(draw(st.integers(0, 4)))
 
 
-def _number(value: int) -> bytes:
-    """Write a number as Avro does: zig-zag, seven bits a byte."""
-    left = (value << 1) ^ (value >> 63)
-    out = bytearray()
-    while left > 0x7F:
-        out.append(left & 0x7F | 0x80)
-        left >>= 7
-    return bytes([*out, left])
-
-
 _PIECES = [
-    *map(_number, (0, 1, 2, 3, -1, -2, 64, 10**6, 2**31 - 1, -(2**31), 2**31, 2**40, 2**62, -(2**63), 2**63 - 1)),
+    *map(avro_number, (0, 1, 2, 3, -1, -2, 64, 10**6, 2**31 - 1, -(2**31), 2**31, 2**40, 2**62, -(2**63), 2**63 - 1)),
     b"\x80" * 11, b"\xff" * 10 + b"\x01", b"\x00" * 20, b"\xff", b"a", "ä".encode(), b"\xed\xa0\x80",
     b"\x00\x00\xc0\x7f", b"\x01\x00\x00\x00\x00\x00\xf0\x7f", b"00000000-0000-4000-8000-000000000000",
 ]  # fmt: skip
