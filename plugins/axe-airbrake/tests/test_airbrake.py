@@ -129,8 +129,9 @@ def test_an_airbrake_that_does_not_answer_holds_nobody_up(server: RecordingServe
     reported = time.monotonic()
     reporter.on_stop()
 
-    assert reported - begin < 3
-    assert time.monotonic() - reported < 3
+    # Each would have waited for seconds.
+    assert reported - begin < 30
+    assert time.monotonic() - reported < 15
     server.answering.set()
     reporter.on_stop()
 

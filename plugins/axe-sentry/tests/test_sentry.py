@@ -136,8 +136,8 @@ def test_an_unreachable_sentry_holds_nobody_up(make: Make, server: RecordingServ
     reported = time.monotonic()
     reporter.on_stop()
 
-    assert reported - begin < 3
-    assert time.monotonic() - reported < 4
+    assert reported - begin < 30
+    assert time.monotonic() - reported < 15
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ and the versions of loaded libraries. Keys, values and headers leave only with `
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import queue
 import threading
@@ -57,10 +58,10 @@ class Airbrake:
     @hookimpl
     def on_error(self, failure: Failure) -> None:
         """Hand the failure to the thread; the first failure of an event and the last one both come."""
-        try:
-            self._waiting.put_nowait(self._notice(failure))
-        except queue.Full:
+        if self._waiting.full():  # before the notice is put together, which takes some milliseconds
             return
+        with contextlib.suppress(queue.Full):
+            self._waiting.put_nowait(self._notice(failure))
         if self._thread is None:  # not in the constructor: a thread does not survive a fork
             self._thread = threading.Thread(target=self._send, name="axe-airbrake", daemon=True)
             self._thread.start()
