@@ -66,6 +66,17 @@ def test_an_unknown_scheme_names_the_known_ones() -> None:
         open_url("pulsar://a")
 
 
+def test_a_scheme_is_shown_in_one_line_whatever_it_holds() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_url("pul\x1bs\U000ffffe" + "a" * 1000 + "://a:canary@b")
+
+    message = str(caught.value)
+    assert message.isprintable()
+    assert message.startswith(r'`source` is of the unknown kind "pul\x1bs\U000ffffeaaa')
+    assert "canary" not in message
+    assert len(message) < 300
+
+
 def test_the_kafka_client_is_not_imported_for_other_sources() -> None:
     code = (
         "import sys, pathlib; from axe.sources import open_source\n"

@@ -5,7 +5,7 @@ was expected, and shows no value that could be a secret.
 """
 
 from .loading import load
-from .masking import looks_secret, masked_url, tls_warnings
+from .masking import kind_of_url, looks_secret, masked_url, tls_warnings
 from .model import (
     NAME,
     TOPIC,
@@ -38,6 +38,7 @@ __all__ = [
     "ProcessorConfig",
     "TopicConfig",
     "did_you_mean",
+    "kind_of_url",
     "load",
     "looks_secret",
     "masked_url",

@@ -6,12 +6,16 @@ import re
 from collections.abc import Mapping
 from urllib.parse import unquote, unquote_plus
 
+from .wording import one_line
+
 # A raw password may hold "/", "?", "#" and "@", so the last "@" ends it, not urllib's idea of it.
 _URL_PASSWORD = re.compile(r"(://[^:/@?#\s]*):(.*)@", re.DOTALL)
 _SECRET_KEY = re.compile(
     r"passw|pwd|passphrase|secret|token|credential|cookie|authorization|dsn|api_?key|ssl_?key|odbc_connect"
     r"|jaas|oauthbearer\.config|user\.info|[._-]key$|\.pem$"
 )
+
+_LONGEST_KIND = 60
 
 
 def looks_secret(key: str) -> bool:
@@ -23,6 +27,11 @@ def passwords_of(text: str) -> list[str]:
     """List the spellings of the password in a URL: as written, and as it is sent."""
     found = _URL_PASSWORD.search(text)
     return [found[2], unquote(found[2])] if found else []
+
+
+def kind_of_url(url: str) -> str:
+    """Show a URL's scheme, quoted, and nothing of the rest, which may hold a password."""
+    return f'"{one_line(url.partition(":")[0][:_LONGEST_KIND])}"'
 
 
 def masked_url(url: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from ..config import kind_of_url
 from ..errors import ConfigError
 from ..event import Form, TopicPartition
 
@@ -167,9 +168,8 @@ def is_built_in(url: str) -> bool:
 
 def unknown_kind(url: str) -> ConfigError:
     """Say that neither axe nor a plugin knows a URL."""
-    # Only the scheme is shown: the rest may hold a password.
     known = "kafka://HOST:PORT, file:FOLDER, memory:NAME, and what an installed plugin's open_source hook knows"
-    return ConfigError(f'`source` is of the unknown kind "{url.partition(":")[0]}"; known are {known}')
+    return ConfigError(f"`source` is of the unknown kind {kind_of_url(url)}; known are {known}")
 
 
 def _brokers(rest: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from ..config import kind_of_url
 from ..errors import ConfigError
 from .database import Database
 from .protocol import (
@@ -77,9 +78,9 @@ def is_built_in(url: str) -> bool:
 
 
 def unknown_kind(url: str) -> ConfigError:
-    """Say that nobody knows a ``state`` URL; only its scheme is shown, the rest may hold a password."""
+    """Say that nobody knows a ``state`` URL."""
     message = (
-        f'`state` is of the unknown kind "{url.partition(":")[0]}"; known are sqlite:FOLDER, '
+        f"`state` is of the unknown kind {kind_of_url(url)}; known are sqlite:FOLDER, "
         "postgresql+psycopg://…, memory:, and what an installed plugin's open_store hook knows"
     )
     return ConfigError(message)
@@ -115,10 +116,10 @@ def open_place(url: str, base: Path) -> Place:
         # Without the cause, which quotes what it takes for the port: a part of the password, perhaps.
         raise ConfigError(message) from None
     if parsed.get_backend_name() != "postgresql":
-        message = f"`state` names {parsed.drivername}; write sqlite:FOLDER, postgresql+psycopg://… or memory:"
+        message = f"`state` names {kind_of_url(url)}; write sqlite:FOLDER, postgresql+psycopg://… or memory:"
         raise ConfigError(message)
     if parsed.drivername not in ("postgresql", "postgresql+psycopg"):
-        message = f"`state` names {parsed.drivername}; the driver that axe uses is written postgresql+psycopg://…"
+        message = f"`state` names {kind_of_url(url)}; the driver that axe uses is written postgresql+psycopg://…"
         raise ConfigError(message)
     try:
         from .postgresql import PostgresServer
