@@ -695,15 +695,13 @@ def test_others_do_not(key: str) -> None:
     assert not looks_secret(key)
 
 
-def test_the_configuration_imports_within_the_time_that_help_has() -> None:
-    code = "import time; t = time.perf_counter(); import axe.config.loading; print(time.perf_counter() - t)"
+def test_the_configuration_needs_none_of_the_packages_that_take_long_to_import() -> None:
+    code = "import sys, axe.config.loading; print(*{name.partition('.')[0] for name in sys.modules})"
 
-    fastest = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(5)
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert fastest < 0.2
+    slow = {"confluent_kafka", "fastavro", "pydantic", "rich", "sqlalchemy", "stevedore", "structlog", "typer"}
+    assert not slow & set(done.stdout.split())
 
 
 def test_a_processor_without_any_topic_is_refused() -> None:
