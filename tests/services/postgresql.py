@@ -10,14 +10,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import uuid
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit, urlunsplit
 
 from . import ServiceMissing
 
+# After an immediate shutdown, on a slow machine.
+_RECOVERY_S = 120
 # The server is a daemon and would outlive tests that are killed. This process sees the end of its
 # standard input when they are gone, however they went.
 _WATCHDOG = """
@@ -84,6 +88,18 @@ class PostgresqlServer:
 
     def start(self) -> None:
         """Start the server again and wait until it answers."""
+        deadline = time.monotonic() + _RECOVERY_S
+        with suppress(subprocess.TimeoutExpired):  # the package waits for ten seconds
+            self._server.ensure_postgres_running()
+        while True:
+            try:
+                self._psycopg.connect(self._url).close()
+            except self._psycopg.OperationalError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                break
         self._server.ensure_postgres_running()
         self._watch()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, Message, Producer
+from confluent_kafka import TopicPartition as KafkaPartition
 
 from axe.errors import BehindRetention, ConfigError, SourceUnavailable, TopicMissing
 from axe.event import TopicPartition
@@ -408,6 +409,52 @@ def test_a_refusal_says_the_same_each_time(
 
     assert "Unsupported SASL mechanism" in said
     assert "in state" not in said
+
+
+def test_a_client_that_gets_nothing_of_a_log_that_goes_on_is_made_anew(
+    kafka: KafkaBroker, source: KafkaSource, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("axe.sources.kafka_stalls.STALLED_S", 2.0)
+    monkeypatch.setattr("axe.sources.kafka_stalls._ASK_EVERY_S", 0.5)
+    kafka.create_topic(topic, partitions=2)
+    stuck, other = TopicPartition(topic, 0), TopicPartition(topic, 1)
+    source.assign({stuck: 0, other: 0})
+    read_to_end(source, [stuck, other])
+    # As librdkafka may be after leaders have moved: alive, and deaf on one partition.
+    source._consumer.pause([KafkaPartition(topic, 0)])
+    kafka.produce(topic, b"unheard", partition=0)
+
+    with pytest.raises(
+        SourceUnavailable, match=rf"{topic}\[0\]: nothing came .* offset 0 on, .* goes on to 1; "
+    ) as told:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            kafka.produce(topic, b"heard", partition=1)
+            source.fetch(events=10, size=1_000_000, timeout_s=0.2)
+
+    source.assign({stuck: 0})
+    assert [message.value() for message in source.fetch(events=10, size=1_000_000, timeout_s=10).records] == [
+        b"unheard"
+    ]
+    assert "connecting anew" in str(told.value)
+
+
+def test_ends_without_a_record_are_no_reason_to_connect_anew(
+    kafka: KafkaBroker, source: KafkaSource, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("axe.sources.kafka_stalls.STALLED_S", 1.0)
+    monkeypatch.setattr("axe.sources.kafka_stalls._ASK_EVERY_S", 0.3)
+    kafka.create_topic(topic)
+    open_transaction(kafka, topic, b"a").abort_transaction()
+    unfinished = open_transaction(kafka, topic, b"b")
+    at = TopicPartition(topic, 0)
+    source.assign({at: 0})
+
+    until = time.monotonic() + 4
+    while time.monotonic() < until:
+        assert not source.fetch(events=10, size=1_000_000, timeout_s=0.2).records
+
+    unfinished.abort_transaction()
 
 
 def test_records_come_again_after_the_broker_was_away(own_kafka: KafkaBroker, open_source: Open, topic: str) -> None:

@@ -31,6 +31,7 @@ from .kafka_client import (
 from .kafka_letters import KafkaLetters
 from .kafka_mirror import Mirror
 from .kafka_slices import SLICE_EVENTS, Slices
+from .kafka_stalls import StallWatch
 from .kafka_topics import TopicWatch
 
 log = get_logger()
@@ -72,10 +73,22 @@ class KafkaSource:
         self._refusal: KafkaError | None = None
         self._failures = Failures()
         self._assigned: dict[TopicPartition, int] = {}
+        self._reached: dict[TopicPartition, int] = {}
         self._slices = Slices()
         settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
+        self._connect = functools.partial(self._new_consumer, settings)
+        self._consumer = self._connect()
+        self._closed = False
+        self._letter_topic = functools.partial(
+            KafkaLetters, brokers=brokers, properties=properties, client_id=client_id
+        )
+        connection = connection_settings(brokers, properties=properties, client_id=client_id)
+        self._topics = TopicWatch(brokers, {**connection, "error_cb": self._note_error}, CALL_TIMEOUT_S)
+        self._stalls = StallWatch(self._topics.client, CALL_TIMEOUT_S)
+
+    def _new_consumer(self, settings: Mapping[str, Any]) -> Consumer:
         try:
-            self._consumer = Consumer(
+            return Consumer(
                 {**settings, "error_cb": self._note_error, "on_commit": self._mirror.note},
                 logger=ClientLog(self._failures.note),
             )
@@ -83,12 +96,6 @@ class KafkaSource:
             raise ConfigError(f"[kafka] {unusable(kafka_error(error))}") from error
         except (TypeError, ValueError, AttributeError) as error:
             raise ConfigError(f"[kafka] {error}") from error
-        self._closed = False
-        self._letter_topic = functools.partial(
-            KafkaLetters, brokers=brokers, properties=properties, client_id=client_id
-        )
-        connection = connection_settings(brokers, properties=properties, client_id=client_id)
-        self._topics = TopicWatch(brokers, {**connection, "error_cb": self._note_error}, CALL_TIMEOUT_S)
 
     # What the log holds
 
@@ -170,11 +177,12 @@ class KafkaSource:
     def assign(self, positions: Mapping[TopicPartition, int]) -> None:
         """Read from these positions on; replaces what was assigned before."""
         self._topics.watch({at.topic for at in positions})
+        self._stalls.begin()
         wanted = [KafkaPartition(at.topic, at.partition, position) for at, position in positions.items()]
         try:
             self._consumer.unassign()
             self._drop_waiting()
-            self._assigned = dict(positions)
+            self._assigned, self._reached = dict(positions), {}
             self._consumer.assign(wanted)
         except KafkaException as error:
             self._raise(kafka_error(error), "the assignment")
@@ -211,10 +219,28 @@ class KafkaSource:
                 messages = self._consumer.consume(wanted, 0)
             except KafkaException as error:
                 self._raise(kafka_error(error), "fetching")
+        if not messages:
+            self._stalls.note_empty()
         if taken:
             self._answered()
         self._topics.check()
+        self._check_stall()
         return Fetched(taken, reached)
+
+    def _check_stall(self) -> None:
+        if (stall := self._stalls.check(self._positions)) is not None:
+            old, self._consumer = self._consumer, self._connect()
+            self._close(old)
+            raise SourceUnavailable(
+                f"{stall.at}: nothing came for {stall.seconds:.0f} s from offset {stall.position} on, though the log "
+                f"goes on to {stall.end}; connecting anew"
+            )
+
+    def _positions(self) -> dict[TopicPartition, int]:
+        """Return how far the client has come: past what was taken, and past ends without a record."""
+        asked = [KafkaPartition(*at) for at in self._assigned]
+        taken = {TopicPartition(one.topic, one.partition): one.offset for one in self._consumer.position(asked)}
+        return {at: max(begin, taken[at], self._reached.get(at, 0)) for at, begin in self._assigned.items()}
 
     def _without_ends(self, messages: list[Message], reached: dict[TopicPartition, int]) -> list[Message]:
         """Take out what is no record: ends are noted, errors raised."""
@@ -233,7 +259,7 @@ class KafkaSource:
         at = TopicPartition(topic, partition)
         if error.code() == KafkaError._PARTITION_EOF:
             # Past control records and gaps: the offset of the end, not of the last record plus one.
-            reached[at] = offset
+            reached[at] = self._reached[at] = offset
         elif trouble(error) is Trouble.POSITION:
             self._raise_position(at, error)
         else:
@@ -281,11 +307,15 @@ class KafkaSource:
             return
         self._closed = True
         self._topics.close()
-        closing = threading.Thread(target=self._consumer.close, name="axe close kafka", daemon=True)
-        closing.start()
+        closing = self._close(self._consumer)
         closing.join(CLOSE_TIMEOUT_S)
         if closing.is_alive():
             log.warning("kafka client does not close", brokers=self._brokers, waited_s=CLOSE_TIMEOUT_S)
+
+    def _close(self, consumer: Consumer) -> threading.Thread:
+        closing = threading.Thread(target=consumer.close, name="axe close kafka", daemon=True)
+        closing.start()
+        return closing
 
     # Errors
 

@@ -90,10 +90,14 @@ class TopicWatch:
         if self._known.setdefault(topic, found) != found:
             raise TopicRecreated(f"topic {topic} was deleted and made again; reset the processor to read the new one")
 
-    def _ask(self, topics: list[str]) -> Mapping[str, Future[TopicDescription]]:
+    def client(self) -> AdminClient:
+        """Return the client that asks, made when it is needed first."""
         if self._client is None:
             self._client = AdminClient(self._settings, logger=ClientLog())
-        return self._client.describe_topics(TopicCollection(topics), request_timeout=self._timeout_s)
+        return self._client
+
+    def _ask(self, topics: list[str]) -> Mapping[str, Future[TopicDescription]]:
+        return self.client().describe_topics(TopicCollection(topics), request_timeout=self._timeout_s)
 
 
 def _topic_id(description: TopicDescription) -> str | None:
