@@ -75,11 +75,14 @@ class State(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Set the value of a key; it is checked and written when the event or the batch ends."""
-        if type(key) is not str:
-            message = f"a key of the state is a string, not {type(key).__name__}"
-            raise StateError(message)
         live = self._live
-        before = live.get(key, _UNREAD)
+        try:
+            before = live[key]
+        except (KeyError, TypeError):
+            if type(key) is not str:
+                message = f"a key of the state is a string, not {type(key).__name__}"
+                raise StateError(message) from None
+            before = _UNREAD
         self.changes.append((key, before))
         live[key] = value
         if type(value) not in _SCALARS and value is not before and value is not _ABSENT:
