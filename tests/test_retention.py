@@ -16,9 +16,9 @@ from axe.event import RECORD_FORM
 from axe.letters import concerns
 from axe.log import get_logger
 from axe.reading import Reading
-from axe.retention import Retention
+from axe.retention import Retention, too_old_before
 from axe.sources.memory import MemorySource
-from axe.store import SqlStore
+from axe.store import Going, Letters, SqlStore
 from axe.store.tables import timestamp
 
 from .site import Keeping, Site, at, until
@@ -93,6 +93,37 @@ def test_both_limits_count_and_what_is_within_both_stays(site: Site) -> None:
 
     assert left(site) == [0, 2, 3]
     assert len(trims(site)) == 1
+
+
+@pytest.mark.parametrize("limits", [{"days": 4.5}, {"rows": 3}, {"days": 4.5, "rows": 3}, {"days": 1, "rows": 8}, {}])
+def test_what_is_counted_before_is_what_goes(
+    site: Site, limits: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the statuses, however many transactions it takes, and no matter what was published."""
+    monkeypatch.setattr(retention, "_LETTERS", 2)
+    monkeypatch.setattr(retention, "_NEXT_S", 0)
+    have(site, {0: 1, 1: 9, 2: 3, 3: 7})
+    have(site, {4: 5, 5: 2}, "discarded")
+    have(site, {6: 20, 7: 0.5, 8: 30}, "blocked")
+    settings, counted = LettersConfig(**limits), list[Going]()
+
+    def publish_one_and_count(store: SqlStore) -> None:
+        with store.begin() as transaction:
+            transaction.note_published(store.dead_letters(which=Letters(begin=3, end=4)))
+            transaction.commit()
+        counted.append(store.count_going_letters(until=too_old_before(settings), rows=settings.rows))
+
+    site.operate(publish_one_and_count)
+    before = {row[0]: row[1:] for row in site.sql('SELECT "offset", status, published_at FROM axe_dead_letters')}
+    site.settings["dead_letters"] = limits
+    with site.add(Keeping()):
+        until(lambda: site.app.processors["p"].status == "running")
+        until(lambda: sum(after["deleted"] for *_, after in trims(site)) == sum(counted[0][:2]))
+    run(site, **limits)
+
+    gone = [row for offset, row in before.items() if offset not in left(site)]
+    assert len(gone) == counted[0].too_old + counted[0].too_many
+    assert gone.count(("rejected", None)) == counted[0].unpublished
 
 
 @pytest.mark.parametrize("status", ["retry", "blocked"])

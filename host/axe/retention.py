@@ -24,6 +24,11 @@ _LETTERS = 1000
 _BYTES = 16_000_000
 
 
+def too_old_before(settings: LettersConfig) -> str | None:
+    """Return the time as ``rejected_at`` has it before which letters are too old at this moment; None: none is."""
+    return None if settings.days is None else timestamp(datetime.now(UTC) - timedelta(days=settings.days))
+
+
 class Retention:
     """Of the dead letters of one processor, by age and by number."""
 
@@ -61,9 +66,7 @@ class Retention:
             self._deleted = 0
 
     def _trim(self) -> int:
-        days, rows = self._settings.days, self._settings.rows
-        until = None if days is None else timestamp(datetime.now(UTC) - timedelta(days=days))
-        reading = self._reading
+        until, rows, reading = too_old_before(self._settings), self._settings.rows, self._reading
         with self._store.begin() as transaction:
             obey(transaction.control())
             transaction.advance(reading.claim(min(reading.held)), self._worker)

@@ -72,6 +72,7 @@ def test_a_command_that_reads_changes_nothing_and_goes_on_working(old: Kind) -> 
 
     assert (letter["reason"], letter["version"], letter["tries"]) == ("no phase", None, 0)
     assert store.count_dead_letters() == 1
+    assert store.count_going_letters(until="2026-04", rows=None) == (1, 0, 1)
     assert store.control().version == 1
     assert format_of(old) == 1
 

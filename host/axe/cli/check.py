@@ -10,7 +10,7 @@ from ..errors import AxeError, ConfigError, PluginError, SourceUnavailable
 from .session import Session, table
 
 if TYPE_CHECKING:
-    from ..config import Config, MisfitConfig
+    from ..config import Config, LettersConfig, MisfitConfig
     from ..sources import Source
     from ..store import Control, Store
 
@@ -205,10 +205,32 @@ def _of_store(session: Session, name: str, version: int | None, source: Source |
                 findings.append(Finding(f"state of {name}", _PROBLEM, said))
             elif control.paused:
                 findings.append(Finding(f"state of {name}", _NOTE, f"paused; `axe resume {name}` lets it go on"))
-            settings = session.config.processor(name).on_misfit
-            return findings + _of_positions(store, control, version, source, settings)
+            settings = session.config.processor(name)
+            if version is not None:
+                findings += _of_retention(store, settings.dead_letters)
+            return findings + _of_positions(store, control, version, source, settings.on_misfit)
     except AxeError as error:
         return [Finding(subject, _PROBLEM, str(error))]
+
+
+def _of_retention(store: Store, settings: LettersConfig) -> list[Finding]:
+    """Foretell which dead letters a worker deletes, and what a topic misses by that."""
+    from ..retention import too_old_before
+
+    if settings.days is None and settings.rows is None:
+        return []
+    name = store.processor
+    going = store.count_going_letters(until=too_old_before(settings), rows=settings.rows)
+    number = going.too_old + going.too_many
+    if not number:
+        return []
+    by = [f"{going.too_old} by days = {settings.days:g}"] if going.too_old else []
+    by += [f"{going.too_many} by rows = {settings.rows}"] if going.too_many else []
+    said = f"when {name} runs next, {number} of its dead letters are deleted: {', '.join(by)}"
+    if settings.topic is not None and going.unpublished:
+        said += f"; the topic {settings.topic} has not got {going.unpublished} of these yet"
+        said += ", and never gets what is deleted before it is sent"
+    return [Finding(f"dead letters of {name}", _NOTE, f"{said}; `axe rejections export {name} FILE` keeps them")]
 
 
 def _of_positions(

@@ -15,6 +15,7 @@ from .database import Database
 from .protocol import (
     ALIVE_S,
     Control,
+    Going,
     HandlerState,
     KeepsWiped,
     Letters,
@@ -29,6 +30,7 @@ from .sql import Store as SqlStore
 __all__ = [
     "ALIVE_S",
     "Control",
+    "Going",
     "HandlerState",
     "KeepsWiped",
     "Letters",

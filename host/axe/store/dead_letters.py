@@ -87,11 +87,14 @@ def add_dead_letter(connection: Connection, rejection: Rejection, blocked_by: in
 
 def letters_of(format_: int) -> Select[Any]:
     """Select the dead letters of a database of this format, in the order of their rejection."""
-    columns: list[Any] = []
-    for column in tables.dead_letters.c:
-        since, before = _SINCE.get(column.name, (1, column))
-        columns.append(column if format_ >= since else before.label(column.name))
+    columns = [of_format(column, format_) for column in tables.dead_letters.c]
     return select(*columns).order_by(tables.dead_letters.c.id)
+
+
+def of_format(column: ColumnElement[Any], format_: int) -> ColumnElement[Any]:
+    """Return a column of the dead letters, or what stands for it in a database of an older format."""
+    since, before = _SINCE.get(str(column.key), (1, column))
+    return column if format_ >= since else before.label(column.key)
 
 
 def chosen(which: Letters) -> list[ColumnElement[bool]]:

@@ -27,6 +27,7 @@ from ..event import Record, Rejection, TopicPartition
 __all__ = [
     "ALIVE_S",
     "Control",
+    "Going",
     "HandlerState",
     "KeepsWiped",
     "Letters",
@@ -110,6 +111,16 @@ class Letters(NamedTuple):
             and (self.since is None or letter["rejected_at"] >= self.since)
             and (self.until is None or letter["rejected_at"] < self.until)
         )
+
+
+class Going(NamedTuple):
+    """How many dead letters are beyond what is kept of them."""
+
+    too_old: int
+    too_many: int
+    """Not counting those that are too old as well."""
+    unpublished: int
+    """How many of all these are ``rejected`` and in no topic."""
 
 
 class HandlerState(Protocol):
@@ -400,6 +411,9 @@ class Store(Protocol):
 
     def count_dead_letters(self) -> int:
         """Count the dead letters whose events are missing in the state: ``rejected``, ``retry``, ``blocked``."""
+
+    def count_going_letters(self, *, until: str | None, rows: int | None) -> Going:
+        """Count what ``trim_dead_letters`` of a transaction would delete, called until nothing is left."""
 
     def first_of_each_key(self) -> list[tuple[str, int, bytes, int]]:
         """Return topic, partition and key of those of them that have a key, and the first offset of each."""

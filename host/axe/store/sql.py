@@ -11,17 +11,16 @@ from sqlalchemy import Row, bindparam, delete, func, insert, inspect, select, up
 
 from ..errors import StoreCorrupt, StoreError, StoreForeign, StoreFormat, StoreMissing
 from ..event import TopicPartition
-from . import formats, tables
+from . import formats, tables, trimming
 from .compiled import Compiled
 from .control import CONTROL, to_control
 from .database import Database
 from .dead_letters import OPEN, chosen, first_of_each_key, letters_of
 from .positions import POSITIONS, to_positions
-from .protocol import ALIVE_S, Control, Letters, StoredPosition
+from .protocol import ALIVE_S, Control, Going, Letters, StoredPosition
 from .publishing import unpublished
 from .text import clean
 from .transaction import Transaction
-from .trimming import within
 from .value_cache import ValueCache
 
 # Every few seconds of every processor, however quiet it is.
@@ -160,7 +159,7 @@ class Store:
     def unpublished_letters(self, *, limit: int, size: int, but: Sequence[int] = ()) -> list[dict[str, Any]]:
         """Read the first dead letters that a topic is to have yet, in the order of their ids."""
         with self._database.read() as connection:
-            found = within(connection.execute(unpublished(limit=limit, but=but)).all(), size)
+            found = trimming.within(connection.execute(unpublished(limit=limit, but=but)).all(), size)
             ids = tuple(number for number, _ in found)
             rows = connection.execute(letters_of(self._format).where(*chosen(Letters(ids=ids)))) if ids else ()
             return [dict(row._mapping) for row in rows]  # noqa: SLF001
@@ -171,6 +170,11 @@ class Store:
         statement = select(func.count()).select_from(letters).where(letters.c.status.in_(OPEN))
         with self._database.read() as connection:
             return int(connection.scalar(statement) or 0)
+
+    def count_going_letters(self, *, until: str | None, rows: int | None) -> Going:
+        """Count the dead letters that are too old or too many, as ``trim_dead_letters`` would delete them."""
+        with self._database.read() as connection:
+            return trimming.count(connection, until=until, rows=rows, format_=self._format)
 
     def first_of_each_key(self) -> list[tuple[str, int, bytes, int]]:
         """Return topic, partition and key of those of them that have a key, and the first offset of each."""

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, func, select
+from sqlalchemy import ColumnElement, Connection, delete, func, select, text
 
 from . import tables
-from .dead_letters import chosen
-from .protocol import Letters
+from .dead_letters import chosen, of_format
+from .protocol import Going, Letters
 
 _of = tables.dead_letters.c
 _AWAITED = ("retry", "blocked")
 """Statuses of letters that a worker is to handle yet."""
+# The format since which letters can wait for others.
+_BLOCKING = 3
 SIZE = func.coalesce(func.length(_of.key), 0) + func.coalesce(func.length(_of.value), 0)
 """How many bytes a letter has; other columns are short, or made by axe."""
+_OLDEST_FIRST = (_of.rejected_at, _of.id)
 
 
 def trim(connection: Connection, *, until: str | None, rows: int | None, limit: int, size: int) -> dict[str, list[int]]:
@@ -23,10 +26,8 @@ def trim(connection: Connection, *, until: str | None, rows: int | None, limit: 
 
     Those stand under the status that they had. At most ``limit`` letters, and so many that they have ``size`` bytes.
     """
-    excess = 0
-    if rows is not None:
-        excess = (connection.scalar(select(func.count()).select_from(tables.dead_letters)) or 0) - rows
-    oldest = select(_of.id, _of.status, _of.rejected_at, SIZE).where(*_may_go()).order_by(_of.rejected_at, _of.id)
+    excess = _excess(connection, rows)
+    oldest = select(_of.id, _of.status, _of.rejected_at, SIZE).where(*_may_go()).order_by(*_OLDEST_FIRST)
     if excess <= 0:
         if until is None:
             return {}
@@ -43,12 +44,35 @@ def trim(connection: Connection, *, until: str | None, rows: int | None, limit: 
     return going
 
 
-def _may_go() -> list[ColumnElement[bool]]:
+def count(connection: Connection, *, until: str | None, rows: int | None, format_: int) -> Going:
+    """Count what ``trim`` would delete of a database of this format, called until nothing is left."""
+    may_go = _may_go(format_)
+    too_old = 0 if until is None else _count(connection, *may_go, _of.rejected_at < until)
+    excess = _excess(connection, rows)
+    too_many = max(0, min(excess, _count(connection, *may_go)) - too_old) if excess > too_old else 0
+    columns = (_of.status, of_format(_of.published_at, format_))
+    going = select(*columns).where(*may_go).order_by(*_OLDEST_FIRST).limit(too_old + too_many).subquery()
+    unpublished = select(func.count()).select_from(going).where(text(tables.UNPUBLISHED))
+    return Going(too_old, too_many, connection.scalar(unpublished) or 0)
+
+
+def _excess(connection: Connection, rows: int | None) -> int:
+    return 0 if rows is None else _count(connection) - rows
+
+
+def _count(connection: Connection, *conditions: ColumnElement[bool]) -> int:
+    return connection.scalar(select(func.count()).select_from(tables.dead_letters).where(*conditions)) or 0
+
+
+def _may_go(format_: int = tables.FORMAT) -> list[ColumnElement[bool]]:
     """Return the conditions for a letter to be deleted at all."""
+    settled = _of.status.not_in(_AWAITED)
+    if format_ < _BLOCKING:
+        return [settled]
     waiting = tables.dead_letters.alias()
     same_place = (waiting.c.topic == _of.topic, waiting.c.partition == _of.partition)
     for_it = select(waiting.c.id).where(*same_place, waiting.c.status == "blocked", waiting.c.blocked_by == _of.offset)
-    return [_of.status.not_in(_AWAITED), ~for_it.exists()]
+    return [settled, ~for_it.exists()]
 
 
 def within(rows: Iterable[Any], size: int) -> Iterable[Any]:
