@@ -15,6 +15,7 @@ from typing import Any
 
 from .errors import AxeError
 from .event import TopicPartition
+from .failpoints import failpoint
 from .letters import BLOCKED, DISCARDED, REJECTED, RESET, RETRY, numbers
 from .store import KeepsWiped, Letters, Reversible, Store, Transaction
 from .targets import refuse_to_leave
@@ -56,7 +57,9 @@ def reset(
             was |= _wipe(store, transaction)
         changed = let_come_again(transaction, before, targets)
         _audit_reset(transaction, reason, before, targets, changed, was)
+        failpoint("before_commit")
         transaction.commit()
+    failpoint("after_commit")
     return before
 
 

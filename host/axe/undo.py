@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 from .errors import AxeError
 from .event import TopicPartition
+from .failpoints import failpoint
 from .letters import DISCARDED, RETRY, by_status, numbers
 from .operations import marked_as, who
 from .store import Letters, Reversible, Store, StoredPosition, Transaction
@@ -112,7 +113,9 @@ def undo(
         if not dry_run:
             before, after = _audited(changes, "before"), _audited(changes, "after")
             transaction.audit(who(), "undo", reason, {"undone": number, **before}, after)
+            failpoint("before_commit")
             transaction.commit()
+            failpoint("after_commit")
     return Undone(action, changes, notes)
 
 

@@ -7,6 +7,7 @@ import hashlib
 from sqlalchemy import Connection, text
 
 from ...errors import StoreMissing
+from ...failpoints import failpoint
 
 _SIZE = """
 SELECT coalesce(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class
@@ -62,8 +63,9 @@ def set_aside(connection: Connection, schema: str, processor: str, *, keep: bool
     if not keep:
         return None
     connection.exec_driver_sql(f'CREATE SCHEMA "{kept}"')
-    _move(connection, schema, kept)
+    _move(connection, schema, kept, "in_set_aside")
     connection.exec_driver_sql(f'CREATE TABLE axe_values (LIKE "{kept}".axe_values INCLUDING ALL)')
+    failpoint("after_set_aside")
     return kept
 
 
@@ -77,11 +79,13 @@ def restore(connection: Connection, schema: str, processor: str, kept: str) -> N
     if kept != kept_schema(processor) or not is_there:
         message = f"what the wipe dropped is not kept any more: the schema {kept} is gone"
         raise StoreMissing(message)
+    failpoint("before_restore")
     connection.exec_driver_sql("DROP TABLE axe_values")
-    _move(connection, kept, schema)
+    _move(connection, kept, schema, "in_restore")
     connection.exec_driver_sql(f'DROP SCHEMA "{kept}"')
 
 
-def _move(connection: Connection, origin: str, target: str) -> None:
+def _move(connection: Connection, origin: str, target: str, place: str) -> None:
     for move in connection.scalars(text(_MOVES), {"origin": origin, "target": target}).all():
         connection.exec_driver_sql(move)
+        failpoint(place)
