@@ -17,6 +17,7 @@ from .event import Failure, Rejection
 from .handles import Processors, Topics
 from .hooks import hookimpl
 from .log import get_logger
+from .parts import Parts
 from .places import Places
 from .plugins import installed_plugins
 from .processor import Processor
@@ -173,17 +174,15 @@ class App:
             for processor in processors:
                 source = self.source(processor, neighbours)
                 opened.callback(source.close)
-                runner = Runner(
+                parts = Parts(
                     processor,
                     self._place.store(processor.name),
                     source,
                     self.config,
-                    until_end=until_end,
-                    retry_failed=True,
                     alone=self._place.of(processor.name).host_is_alone,
                     turn=neighbours.turn(),
                 )
-                runners.append(runner)
+                runners.append(Runner(parts, until_end=until_end, retry_failed=True))
             # From here on each runner closes its own.
             opened.pop_all()
         return runners

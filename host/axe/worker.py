@@ -21,6 +21,7 @@ from . import assembly, log
 from .config import Config
 from .discovery import Found, load, load_plugin
 from .errors import AxeError, ConfigError
+from .parts import Parts
 from .places import Places
 from .plugins import Plugins, uses
 from .processor import Processor, Status
@@ -139,12 +140,11 @@ class _Worker:
         try:
             place, store = self._places.of(name), self._places.store(name)
             source = assembly.source(self._config, name, self._places, processor, self._neighbours)
-            runner = Runner(
+            parts = Parts(
                 processor,
                 store,
                 source,
                 self._config,
-                until_end=self._until_end,
                 alone=place.host_is_alone,
                 turn=self._neighbours.turn(),
                 on_status=functools.partial(self._on_status, name),
@@ -157,7 +157,7 @@ class _Worker:
             kind = "misconfigured" if isinstance(error, ConfigError) else "broken"
             self._tell(kind, name, found=found, error=str(error))
             return
-        self._runners[name] = runner
+        self._runners[name] = runner = Runner(parts, until_end=self._until_end)
         if self._stopping:
             runner.stop()
         thread = threading.Thread(target=self._run, args=(name,), name=f"axe {name}", daemon=True)

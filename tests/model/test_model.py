@@ -27,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 import axe.outage
 import axe.runner
 import axe.targets
+import axe.trouble
 import axe.upkeep
 from axe import TopicPartition, operations
 from axe.errors import ConfigError
@@ -44,6 +45,7 @@ EXAMPLES = int(os.environ.get("AXE_TEST_EXAMPLES", "0"))
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is waited for: what a worker looks at once a second it looks at always, or never."""
     monkeypatch.setattr(axe.runner, "LOOK_S", 0)
+    monkeypatch.setattr(axe.trouble, "LOOK_S", 0)
     monkeypatch.setattr(axe.outage, "_LONGEST_PAUSE_S", 0)
     monkeypatch.setattr(axe.upkeep, "LOOK_S", 0)
     log = logging.getLogger("axe")

@@ -12,6 +12,7 @@ import psycopg
 
 from axe import TopicPartition, config
 from axe.errors import SourceUnavailable, StoreUnavailable
+from axe.parts import Parts
 from axe.processor import Processor, Status
 from axe.runner import Runner
 from axe.sources import Fetched, Interrupted
@@ -61,14 +62,14 @@ class Worker:
             "flood": {"share": 0.5, "events": policy.flood} if policy.flood else {"share": 1},
         }
         loaded = config.load({"source": "memory:", "state": "memory:", "processors": {world.name: settings}})
-        self.runner = Runner(
+        parts = Parts(
             Processor(world.name, self.handler, topics=world.topics, version=1),
             self._store(setup.cache_mb),
             Source(world.memory, self, generous=setup.generous),
             loaded,
-            until_end=True,
             alone=world.alone,
         )
+        self.runner = Runner(parts, until_end=True)
 
     def _store(self, cache_mb: int) -> SqlStore:
         database: Any = self.world.place.database(self.world.name)
