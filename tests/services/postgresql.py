@@ -67,8 +67,15 @@ class PostgresqlServer:
         self._folder = Path(tempfile.mkdtemp(prefix="axe-postgresql-"))
         self._server = _start(self._folder / "data")
         self._url = str(self._server.get_uri())
+        self._leave_disk_alone()
         self._watch()
         atexit.register(self.close)
+
+    def _leave_disk_alone(self) -> None:
+        """Force nothing to disk: only a loss of power asks for it, and each test makes a database."""
+        with self._psycopg.connect(self._url, autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM SET fsync = off")
+            connection.execute("SELECT pg_reload_conf()")
 
     def _watch(self) -> None:
         self._watchdog = subprocess.Popen(
