@@ -17,7 +17,7 @@ from axe.cli import hoisted
 from axe.cli.reset import parse_target
 from axe.errors import ConfigError
 
-from .conftest import COUNTER, Project
+from .conftest import COUNTER, Project, wait_for
 
 
 def one_line(text: str) -> bool:
@@ -45,7 +45,7 @@ def test_help_names_every_command_and_imports_nothing_heavy(project: Project) ->
 
 @pytest.mark.parametrize("command", ["run", "status", "reset", "rejections list", "rejections show"])
 def test_every_command_has_its_own_help_which_names_the_options_of_all(project: Project, command: str) -> None:
-    done = project.axe(*command.split(), "--help")
+    done = project.started(*command.split(), "--help")
 
     assert done.returncode == 0
     assert f"Usage: axe {command} " in done.stdout
@@ -54,7 +54,7 @@ def test_every_command_has_its_own_help_which_names_the_options_of_all(project: 
 
 @pytest.mark.parametrize("words", [["nonsense"], ["status", "--nonsense"], ["reset", "counter"], ["--config"]])
 def test_wrong_usage_is_one_line_and_exit_code_2(project: Project, words: list[str]) -> None:
-    done = project.axe(*words)
+    done = project.started(*words)
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("axe: ")
@@ -73,14 +73,14 @@ def test_wrong_usage_is_one_line_and_exit_code_2(project: Project, words: list[s
     ],
 )
 def test_wrong_usage_says_what_is_wrong_and_where_the_help_is(project: Project, words: list[str], said: str) -> None:
-    assert fnmatchcase(project.axe(*words).stderr, f"{said}\n")
+    assert fnmatchcase(project.started(*words).stderr, f"{said}\n")
 
 
 @pytest.mark.parametrize("limit", ["soon", "0", "-1", "nan", "inf"])
 def test_a_limit_of_imports_that_is_none_is_one_line_and_exit_code_2(project: Project, limit: str) -> None:
     project.install("counter")
 
-    done = project.axe("processors", env={"AXE_PROBE_S": limit})
+    done = project.started("processors", env={"AXE_PROBE_S": limit})
 
     assert done.returncode == 2
     assert one_line(done.stderr)
@@ -90,7 +90,7 @@ def test_a_limit_of_imports_that_is_none_is_one_line_and_exit_code_2(project: Pr
 def test_a_wrong_configuration_is_one_line_and_exit_code_2(project: Project) -> None:
     project.configure("sorce = 1")
 
-    done = project.axe("status")
+    done = project.started("status")
 
     assert done.returncode == 2
     assert "did you mean source?" in done.stderr
@@ -100,7 +100,7 @@ def test_a_wrong_configuration_is_one_line_and_exit_code_2(project: Project) -> 
 def test_debug_shows_the_traceback(project: Project) -> None:
     project.configure("sorce = 1")
 
-    assert "Traceback" in project.axe("status", "--debug").stderr
+    assert "Traceback" in project.started("status", "--debug").stderr
 
 
 @pytest.mark.parametrize("before", [True, False])
@@ -121,7 +121,7 @@ def test_the_version_needs_neither_a_configuration_nor_a_plugin(project: Project
     (project.folder / "axe.toml").unlink()
     project.install("beside", "1 / 0", group="axe.plugins")
 
-    done = project.axe("--version")
+    done = project.started("--version")
 
     assert (done.returncode, done.stdout, done.stderr) == (0, f"axe {axe.__version__}\n", "")
     assert project.json("--version") == {"version": axe.__version__}
@@ -145,19 +145,19 @@ def test_a_reader_that_goes_away_causes_no_complaint(project: Project) -> None:
 
 
 def test_ctrl_c_ends_quietly(project: Project) -> None:
-    project.install("slow", "while True: pass")
+    project.install("slow", "open('began', 'w').close()\nwhile True: pass")
     # A shell starts what runs in its background with SIGINT ignored, and children inherit that.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-m", "axe", "processors"],
         cwd=project.folder,
-        env=project.environment | {"AXE_PROBE_S": "30"},
+        env=project.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
     signal.signal(signal.SIGINT, before)
-    time.sleep(1.5)
+    wait_for((project.folder / "began").exists, "the import did not begin")
 
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=20)
@@ -231,6 +231,7 @@ def test_processors_says_what_is_blocked_and_by_what(project: Project) -> None:
     ],
 )
 def test_a_broken_plugin_is_told_of_and_harms_no_other(project: Project, code: str, reason: str) -> None:
+    project.import_limit_s = 4
     project.install("bad", code)
     project.install("counter", "print('hello')\n" + COUNTER_WITHOUT_INDENT)
 
@@ -763,6 +764,7 @@ def test_a_plugin_adds_commands(project: Project) -> None:
 def test_an_import_that_does_not_end_or_ends_the_process_takes_no_help_down(
     project: Project, word: str, code: str, reason: str
 ) -> None:
+    project.import_limit_s = 4
     project.install("another", code, group="axe.plugins")
     project.install("greeter", COMMANDS, group="axe.plugins")
 

@@ -47,7 +47,7 @@ def refused(project: Project) -> Project:
     """A processor that has read six events and refused 1, 2 and 4."""
     project.install("counter", MENDABLE.format(die="pass"))
     project.publish("studies", *events(6, 1, 2, 4))
-    project.json("run", "--until-end")
+    project.work()
     return project
 
 
@@ -93,7 +93,7 @@ def test_what_is_meant_is_marked_and_retried_by_the_next_run(
     assert said["note"] == ("retried when it runs again" if meant else "no rejection is meant")
     assert refused.json("status")["processors"][0]["rejections"] == 3
     mend(refused)
-    refused.json("run", "--until-end")
+    refused.work()
 
     assert [number for number, (_, status) in enumerate(rejected(refused), 1) if status == "retried"] == meant
     assert refused.json("state", "counter")["count"] == 3 + len(meant)
@@ -200,7 +200,7 @@ def test_what_is_no_time_is_refused(refused: Project, option: str, text: str) ->
 
 def test_a_letter_is_shown_decoded_with_its_history(refused: Project) -> None:
     refused.json("rejections", "retry", "counter", "2", "3", "--why", "mended, I thought")
-    refused.json("run", "--until-end")
+    refused.work()
     refused.json("rejections", "discard", "counter", "1", "--yes")
 
     shown = refused.json("rejections", "show", "counter", "2")
@@ -223,7 +223,7 @@ def test_avro_is_decoded_with_the_schema_of_the_configuration(project: Project) 
     project.install("counter", COUNTING + '            raise axe.Reject("no")\n')
     (project.folder / "data" / "studies.jsonl").write_bytes(b"\x04II\n\xff\xfe\n")
 
-    project.json("run", "--until-end")
+    project.work()
 
     assert project.json("rejections", "show", "counter", "1")["decoded"] == {"phase": "II"}
     broken = project.json("rejections", "show", "counter", "2")
@@ -283,7 +283,7 @@ def test_what_is_discarded_is_not_retried_with_all_others_but_by_its_number(refu
 
     assert refused.json("rejections", "retry", "counter", "--all")["rejections"] == [2, 3]
     assert refused.json("rejections", "retry", "counter", "1")["rejections"] == [1]
-    refused.json("run", "--until-end")
+    refused.work()
 
     assert refused.json("state", "counter") == {"count": 6, "sum": 15}
 
@@ -293,7 +293,7 @@ def test_a_letter_that_is_to_be_retried_can_be_discarded(refused: Project) -> No
 
     assert refused.json("rejections", "discard", "counter", "2", "--yes")["rejections"] == [2]
     mend(refused)
-    refused.json("run", "--until-end")
+    refused.work()
 
     assert rejected(refused) == [(1, "retried"), (2, "discarded"), (4, "retried")]
     again = refused.axe("rejections", "discard", "counter", "1", "--yes")
@@ -304,7 +304,7 @@ def test_an_event_that_is_refused_again_after_a_reset_is_rejected_again(refused:
     refused.json("rejections", "discard", "counter", "--all", "--yes")
 
     refused.json("reset", "counter", "--to", "2", "--yes")
-    refused.json("run", "--until-end")
+    refused.work()
 
     assert rejected(refused) == [(1, "discarded"), (2, "rejected"), (4, "rejected")]
 
@@ -324,7 +324,7 @@ def test_what_was_exported_is_imported_as_it_was(project: Project) -> None:
     (project.folder / "data" / "studies.kcat").write_text(f"{json.dumps({**envelope, 'payload': None})}\n" * 2)
     with (project.folder / "data" / "studies.kcat").open("a") as file:
         file.write(f"{json.dumps(envelope)}\n")
-    project.json("run", "--until-end")
+    project.work()
     project.json("rejections", "discard", "counter", "2", "--yes")
     before = contents(project)
     assert len(before) == 3
@@ -354,7 +354,7 @@ def test_an_import_adds_what_is_not_there_and_leaves_the_rest(refused: Project) 
     assert rejected(refused) == [(1, "discarded"), (2, "rejected"), (4, "rejected")]
     mend(refused)
     refused.json("rejections", "retry", "counter", "--all")
-    refused.json("run", "--until-end")
+    refused.work()
     assert refused.json("state", "counter")["count"] == 5
 
 
@@ -421,7 +421,7 @@ def test_a_retry_that_ends_its_worker_is_given_up_after_three_deaths(project: Pr
     project.configure("[processors.counter]\nhandler_timeout_s = 0.5\n")
     project.install("counter", MENDABLE.format(die=WAYS[way]))
     project.publish("studies", *events(6, 1), *events(6, 3, deadly=True), *events(6, 4))
-    project.json("run", "--until-end")
+    project.work()
     project.json("rejections", "retry", "counter", "--all")
     mend(project)
     project.publish("studies", {"n": 1})

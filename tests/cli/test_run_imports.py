@@ -20,6 +20,7 @@ FAULTS = [
 def test_such_a_processor_is_broken_and_its_neighbours_run(
     project: Project, workers: str, code: str, reason: str
 ) -> None:
+    project.import_limit_s = 4
     project.configure(f"[host]\nworkers = {workers}\n")
     for name in ("counter", "second"):
         project.install(name)
@@ -63,4 +64,4 @@ def test_a_host_that_drains_does_not_wait_for_an_import(project: Project) -> Non
 
         host.terminate()
 
-        assert host.wait(3) == 0, project.log()
+        assert host.wait(15) == 0, project.log()

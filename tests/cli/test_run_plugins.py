@@ -71,6 +71,7 @@ SETTINGS = """
     ],
 )
 def test_a_broken_plugin_is_said_once_and_the_processors_run_on(project: Project, code: str, reason: str) -> None:
+    project.import_limit_s = 4
     project.install("counter")
     project.install("second")
     project.install("reporter", code, attribute=":Reporter", group="axe.plugins")
@@ -143,6 +144,7 @@ def test_services_start_once_whether_a_processor_uses_the_package_or_not(project
 
 @pytest.mark.parametrize(("code", "reason"), [("import os; os._exit(9)", "exit code 9"), (ENDLESS, "does not end")])
 def test_a_package_that_no_processor_uses_cannot_end_or_hold_the_host(project: Project, code: str, reason: str) -> None:
+    project.import_limit_s = 4
     project.configure("[processors.counter]\nplugins = []\n")
     project.install("counter")
     project.install("beside", code, attribute=":Service", group="axe.plugins")

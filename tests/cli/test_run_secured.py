@@ -15,6 +15,7 @@ import pytest
 
 from ..services.secured import KEY_PASSWORD, PASSWORD, SecuredKafka
 from .conftest import COUNTER, Project
+from .forking import Forks
 
 EVENTS = 10
 WRONG_PASSWORD = "canary-wrong-password"
@@ -61,9 +62,9 @@ class Said(NamedTuple):
         return "\n".join([*(one.stdout + one.stderr for one in done), *files])
 
 
-def ask(kafka: SecuredKafka, folder: Path, case: Case) -> Said:
+def ask(kafka: SecuredKafka, forks: Forks, folder: Path, case: Case) -> Said:
     folder.mkdir()
-    project = Project(folder)
+    project = Project(folder, forks)
     project.install("counter", COUNTER)
     properties = {**kafka.properties(case.listener), **case.changed}
     if properties["ssl.ca.location"] == "of another":
@@ -83,13 +84,13 @@ def ask(kafka: SecuredKafka, folder: Path, case: Case) -> Said:
 
 
 @pytest.fixture(scope="module")
-def said(secured_kafka: SecuredKafka, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
+def said(secured_kafka: SecuredKafka, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Said]:
     """Three cases at once: those that do not get in spend most of their time waiting."""
     secured_kafka.create_topic("studies")
     secured_kafka.produce("studies", *["{}"] * EVENTS)
     folder = tmp_path_factory.mktemp("secured")
     with ThreadPoolExecutor(3) as pool:
-        found = pool.map(lambda name: ask(secured_kafka, folder / name, CASES[name]), CASES)
+        found = pool.map(lambda name: ask(secured_kafka, forks, folder / name, CASES[name]), CASES)
         return dict(zip(CASES, found, strict=True))
 
 

@@ -78,7 +78,7 @@ def _having_read(project: Project, state: str) -> Project:
     project.configure(state=state)
     project.install("counter", KEEPING, attribute=":Keeping")
     project.publish("studies", *({"bad": n in (1, 4)} for n in range(6)))
-    project.json("run", "--until-end")
+    project.work()
     return project
 
 
@@ -210,7 +210,7 @@ def test_letters_to_which_something_happened_since_are_left_as_they_are(on_sqlit
 
 def test_a_retry_that_the_worker_has_done_is_not_taken_back(on_sqlite: Project) -> None:
     on_sqlite.json("rejections", "retry", "counter", "--all")
-    on_sqlite.json("run", "--until-end")
+    on_sqlite.work()
 
     assert refusal(on_sqlite, "1") == (
         "counter:1 (retry) left nothing to take back: none of its dead letters is retry since then"
@@ -253,7 +253,7 @@ def test_a_reset_that_no_worker_has_seen_never_was(read: Project, words: list[st
     assert read.json("state", "counter") == STATE
     hooks(read)
     read.publish("studies", {})
-    read.json("run", "--until-end")
+    read.work()
     assert hooks(read) == ["on_start"]
     assert read.json("state", "counter") == {"count": 5, "words": [*STATE["words"], "word6"]}
     assert position(read) == 7
@@ -304,7 +304,7 @@ def test_a_wipe_beside_a_running_worker_is_taken_back_with_all_that_it_dropped(r
 def test_what_was_processed_since_stands(read: Project, words: list[str]) -> None:
     read.json("reset", "counter", "--to", "latest", "--yes", *words)
     read.publish("studies", {})
-    read.json("run", "--until-end")
+    read.work()
     before = read.json("state", "counter"), position(read), letters(read)
 
     said = refusal(read, "1")
@@ -325,7 +325,7 @@ def test_resets_are_taken_back_in_order_and_of_wipes_the_last(read: Project) -> 
 
     assert (position(read), read.json("state", "counter")) == (0, {})
     assert "what the wipe dropped is not kept any more" in refusal(read, "1")
-    read.json("run", "--until-end")
+    read.work()
     assert read.json("state", "counter") == STATE
 
 
@@ -349,7 +349,7 @@ def test_a_processor_of_another_version_has_its_version_back(on_sqlite: Project)
     on_sqlite.json("reset", "counter", "--to", "latest", "--wipe", "--yes")
     (module,) = on_sqlite.site.glob("m_*.py")
     module.write_text(module.read_text().replace('topics = ("studies",)', 'topics = ("studies",)\n    version = 2'))
-    on_sqlite.json("run", "--until-end")
+    on_sqlite.work()
     assert on_sqlite.json("status")["processors"][0]["version"] == 2
 
     undo(on_sqlite)
@@ -385,7 +385,7 @@ def test_a_processor_that_was_reset_before_its_first_start_begins_where_new_ones
 
     undo(project)
 
-    project.json("run", "--until-end")
+    project.work()
     assert project.json("state", "counter")["count"] == 2
 
 
