@@ -20,6 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import axe
 from axe import Event, Reject, State, TopicPartition, operations
 from axe.errors import SourceUnavailable, StateError
+from axe.store.sqlite.locks import WAIT_S
 
 from .site import Keeping, KeepingChild, Site, at, count, until
 
@@ -592,7 +593,7 @@ def test_a_handler_may_look_at_its_own_position(sqlite: Site) -> None:
 
     assert sqlite.seen == [0, 1, 2]
     assert len(found) == 3
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < WAIT_S
 
 
 # --- reset and wipe beside it

@@ -305,7 +305,8 @@ def test_status_goes_on_without_the_source_and_soon(project: Project) -> None:
     (row,) = json.loads(done.stdout)["processors"]
     assert done.returncode == 0
     assert (row["lag"], row["positions"][0]["end"], row["positions"][0]["lag"]) == (None, None, None)
-    assert time.monotonic() - started < 12
+    # The client's own limits begin at 60.
+    assert time.monotonic() - started < 30
 
 
 def test_an_unreachable_broker_is_one_line_that_says_what_to_do(project: Project) -> None:

@@ -278,7 +278,8 @@ def test_a_quiet_fetch_returns_after_its_timeout(log: Log, source: Source, topic
     fetched = source.fetch(events=10, size=1000, timeout_s=0.3)
 
     assert not fetched.records
-    assert 0.25 < time.monotonic() - began < 3
+    # Far from for ever, on a slow machine too.
+    assert 0.25 < time.monotonic() - began < 20
 
 
 def test_a_new_assignment_replaces_the_old_one(log: Log, source: Source, topic: str) -> None:

@@ -352,7 +352,8 @@ def test_an_unreachable_broker_is_named_within_seconds(
         began = time.monotonic()
         with pytest.raises(SourceUnavailable, match=brokers):
             call()
-        assert time.monotonic() - began < 4
+        # The client's own limits begin at 60.
+        assert time.monotonic() - began < 20
 
     assert capfd.readouterr().err == ""
 
