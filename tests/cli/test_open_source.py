@@ -40,6 +40,7 @@ def test_it_is_read_by_workers_and_commands_whatever_a_processor_picks(project: 
 def test_a_package_whose_import_takes_its_process_with_it_is_left_out_by_workers_and_commands(
     project: Project, code: str, reason: str
 ) -> None:
+    project.import_limit_s = 4
     project.configure("[processors.counter]\nplugins = []\n", source="drawer:")
     project.install("drawer", DRAWER, attribute=":Drawer", group="axe.plugins")
     project.install("bad", code, attribute=":Bad", group="axe.plugins")

@@ -200,6 +200,7 @@ def test_a_plugin_that_cannot_is_named(project: Project, old: str, new: str, sai
 def test_a_package_whose_import_takes_its_process_with_it_is_left_out_and_the_processors_run(
     project: Project, code: str, reason: str
 ) -> None:
+    project.import_limit_s = 4
     in_vault(project)
     project.install("bad", code, attribute=":Bad", group="axe.plugins")
 
@@ -217,6 +218,7 @@ def test_a_package_whose_import_takes_its_process_with_it_is_left_out_and_the_pr
 def test_where_the_only_one_that_may_know_the_url_does_so_it_is_named(
     project: Project, command: str, code: str, reason: str
 ) -> None:
+    project.import_limit_s = 4
     in_vault(project)
     (module,) = (path for path in project.site.glob("m_*.py") if "class Vault" in path.read_text())
     module.write_text(code)
