@@ -611,7 +611,7 @@ LIKELY = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.dictionaries(KEYS, NESTED, max_size=5) | LIKELY)
 def test_any_mapping_loads_or_says_in_one_line_what_is_wrong_without_its_values(table: dict[str, Any]) -> None:
     try:

@@ -153,7 +153,8 @@ class Runner:
         if self._course.is_contested and self._presence.is_lost():
             self._presence.show(Status.UNASSIGNED, "another worker has taken over")
             self._course.is_finished = self._course.until_end
-            self._course.stop.wait(LOOK_S)
+            if not self._course.is_finished:
+                self._course.stop.wait(LOOK_S)
             return False
         self._course.is_contested = False
         control = self._store.control()
@@ -173,7 +174,8 @@ class Runner:
         if self._relay is not None:
             # Too many of them may be why it is paused.
             self._relay.tend()
-        self._course.stop.wait(LOOK_S / 2)
+        if not self._course.is_finished:
+            self._course.stop.wait(LOOK_S / 2)
         return False
 
     def _drain(self) -> None:
