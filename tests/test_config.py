@@ -165,7 +165,7 @@ def test_everything_has_a_default_but_source_and_state() -> None:
     assert config == Config(source="memory:", state="memory:", base=Path.cwd())
     assert config.host == HostConfig(workers="processes", shutdown_s=10, wait_s=60)
     assert config.processor("any") == ProcessorConfig()
-    assert config.processor("any").batch == BatchConfig(events=2000, bytes=4_000_000, time_s=0.5)
+    assert config.processor("any").batch == BatchConfig(events=1000, bytes=4_000_000, time_s=0.5)
     assert config.topic("any") == TopicConfig(decode=("json",))
     assert config.log == LogConfig()
 

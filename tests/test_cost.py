@@ -21,7 +21,7 @@ import axe
 from .bench.events import events
 from .site import Site
 
-EVENTS, BATCH, ROUNDS = 30_000, 2000, 30
+EVENTS, BATCH, ROUNDS = 30_000, 1000, 30
 # 2.7 to 3.1 when it was written, busy or not. A third more is 3.9.
 AT_MOST = 3.7
 

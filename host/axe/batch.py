@@ -37,9 +37,6 @@ _ISOLATED_EVENTS = 1000
 # In the log, for each batch; all of them are in the dead letters.
 _REJECTIONS_SAID = 3
 _GROWTH = 4
-# A transaction costs up to a millisecond, with cold caches: nothing beside more events than this, or that long.
-_ENOUGH_EVENTS = 1000
-_ENOUGH_S = 0.025
 
 
 class Batches:
@@ -143,8 +140,7 @@ class Batches:
             self._isolated_left -= len(records)
             failed = self._process_isolated(records)
         each = (time.monotonic() - started) / len(records)
-        each = max(each, 1e-7)
-        fitting = min(int(self._settings.time_s / each), max(_ENOUGH_EVENTS, int(_ENOUGH_S / each)))
+        fitting = int(self._settings.time_s / max(each, 1e-7))
         self._limit = max(1, min(fitting, self._limit * _GROWTH, self._settings.events))
         return failed
 

@@ -48,7 +48,7 @@ class TopicConfig(msgspec.Struct, frozen=True, kw_only=True):
 class BatchConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`batch`: what ends a batch, whichever comes first."""
 
-    events: _Count = 2000
+    events: _Count = 1000
     bytes: _Count = 4_000_000
     time_s: _Seconds = 0.5
 
