@@ -440,6 +440,26 @@ def test_a_client_that_gets_nothing_of_a_log_that_goes_on_is_made_anew(
     assert "connecting anew" in str(told.value)
 
 
+def test_records_that_wait_in_the_client_are_no_reason_to_connect_anew(
+    kafka: KafkaBroker, source: KafkaSource, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("axe.sources.kafka_stalls.STALLED_S", 0.5)
+    monkeypatch.setattr("axe.sources.kafka_stalls._ASK_EVERY_S", 0.2)
+    kafka.create_topic(topic, partitions=2)
+    parts = [TopicPartition(topic, 0), TopicPartition(topic, 1)]
+    source.assign(dict.fromkeys(parts, 0))
+    read_to_end(source, parts)
+    for part in parts:
+        kafka.produce(topic, *[b"v"] * 100, partition=part.partition)
+
+    taken: list[Message] = []
+    while len(taken) < 200:
+        taken += source.fetch(events=1, size=1_000_000, timeout_s=10).records
+        time.sleep(0.02)  # what a slow handler takes
+
+    assert len({(message.partition(), message.offset()) for message in taken}) == 200
+
+
 def test_ends_without_a_record_are_no_reason_to_connect_anew(
     kafka: KafkaBroker, source: KafkaSource, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

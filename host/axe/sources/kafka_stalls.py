@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # The public module does not export the type, so it may move.
 
 Positions = Mapping[TopicPartition, int]
 
-_ASK_EVERY_S = 5.0
+_ASK_EVERY_S = 10.0
 # Longer than a request may take, be it held back by a quota.
 STALLED_S = 30.0
 
@@ -46,7 +46,7 @@ class StallWatch:
         self._asked: Mapping[KafkaPartition, Future[ListOffsetsResultInfo]] = {}
         self._positions: Positions = {}
         self._stands: dict[TopicPartition, tuple[int, float]] = {}
-        self._emptied_at = self._ask_at = 0.0
+        self._emptied_at = self._emptied_before = self._ask_at = 0.0
 
     def begin(self) -> None:
         """Forget what was seen: positions have been assigned."""
@@ -66,7 +66,7 @@ class StallWatch:
                 return self._compare(answers, now)
         elif now >= self._ask_at:
             self._ask_at = now + _ASK_EVERY_S
-            self._positions = positions()
+            self._positions, self._emptied_before = positions(), self._emptied_at
             latest = OffsetSpec.latest()  # type: ignore[no-untyped-call]
             if wanted := {KafkaPartition(*at): latest for at in self._positions}:
                 # Up to the first open transaction: the consumer is given no more.
@@ -87,9 +87,10 @@ class StallWatch:
             if position >= end:
                 continue
             before, since = self._stands.get(at, (position, now))
-            stands[at] = (position, since if before == position else now)
-            since = stands[at][1]
-            if now - since >= STALLED_S and self._emptied_at > since:
-                return Stall(at, position, end, now - since)
+            stands[at] = position, since if before == position else now
+            # What came until then was taken before the question.
+            seconds = self._emptied_before - stands[at][1]
+            if seconds >= STALLED_S:
+                return Stall(at, position, end, seconds)
         self._stands = stands
         return None
