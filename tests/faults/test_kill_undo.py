@@ -9,6 +9,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ BALLAST = 40_000_000
 pytestmark = pytest.mark.timeout(300)
 
 
-class Wiped(Site):
+class Wiped(Site, ABC):
     """A processor with a state in objects of its database, and the command line in processes that die."""
 
     leaves_a_copy = False
@@ -63,13 +64,13 @@ class Wiped(Site):
         ((number,),) = self.sql("SELECT max(id) FROM axe_audit WHERE action = 'reset and wipe'")
         return self.axe("undo", f"p:{number}", failpoints=failpoints)
 
+    @abstractmethod
     def copies(self) -> list[Any]:
         """What is kept of wipes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def plugins_own(self) -> tuple[Any, ...]:
         """What a wipe drops, as the database lists it."""
-        raise NotImplementedError
 
     @property
     def everything(self) -> tuple[Any, ...]:
@@ -81,9 +82,9 @@ class Wiped(Site):
             self.sql("SELECT action FROM axe_audit ORDER BY id"),
         )
 
+    @abstractmethod
     def found(self, word: str) -> list[Any]:
         """Look a word up where only an index finds it."""
-        raise NotImplementedError
 
 
 class OnSqlite(Wiped):
