@@ -17,6 +17,7 @@ from ...errors import CommitRefused, StoreBusy, StoreCorrupt, StoreError, StoreM
 from ..compiled import Compiled
 from ..connection import StateConnection, concluded, snapshot, throw_away
 from . import locks
+from .contexts import settle_contexts
 from .files import make_folder, unavailable
 from .guard import HandlerCursor, guarded, in_transaction, was_used
 from .kept import Kept
@@ -63,6 +64,7 @@ class SqliteDatabase:
                 raise unavailable(self.path, error) from error
         store_id = self._register.store_id()
         if self._reading is None:
+            settle_contexts()
             self._reading = create_engine("sqlite://", creator=self._reader, poolclass=QueuePool, hide_parameters=True)
             event.listen(self._reading, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
         return store_id
