@@ -13,7 +13,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from axe.errors import BehindRetention, ConfigError, SourceUnavailable, TopicMissing
 from axe.event import TopicPartition
 from axe.sources import Bounds
-from axe.sources.kafka import CALL_TIMEOUT_S, KafkaSource
+from axe.sources.kafka import KafkaSource
 from axe.sources.kafka_client import Trouble, trouble
 
 from ..services import free_port
@@ -332,8 +332,8 @@ def test_another_store_in_the_same_group_is_said_once(
 def test_an_unreachable_broker_is_named_within_seconds(
     open_source: Open, topic: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert CALL_TIMEOUT_S <= 5
-    monkeypatch.setattr("axe.sources.kafka.CALL_TIMEOUT_S", 1.0)
+    assert KafkaSource.call_timeout_s <= 5
+    monkeypatch.setattr(KafkaSource, "call_timeout_s", 1.0)
     brokers = f"127.0.0.1:{free_port()}"
     source = open_source(brokers)
     at = TopicPartition(topic, 0)
@@ -360,7 +360,7 @@ def test_an_unreachable_broker_is_named_within_seconds(
 
 def complaints(source: KafkaSource, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Ask a few times; all that the source says of it."""
-    monkeypatch.setattr("axe.sources.kafka.CALL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(KafkaSource, "call_timeout_s", 1.0)
     said = set()
     for _ in range(4):
         with pytest.raises(SourceUnavailable) as caught:

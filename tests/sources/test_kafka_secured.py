@@ -23,7 +23,7 @@ def answer(kafka: SecuredKafka, listener: str, **changed: str | None) -> str | N
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("axe.sources.kafka.CALL_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(KafkaSource, "call_timeout_s", 2.0)
 
 
 def test_an_authority_of_ones_own_is_enough_for_tls(secured_kafka: SecuredKafka) -> None:

@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message
+from confluent_kafka import KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaPartition
 
 from ..config import tls_warnings
-from ..errors import BehindRetention, BeyondEnd, ConfigError, SourceUnavailable, TopicMissing
+from ..errors import BehindRetention, BeyondEnd, SourceUnavailable
 from ..event import TopicPartition
 from ..log import get_logger
-from . import Bounds, Fetched
-from .kafka_client import (
-    FORM,
-    ClientLog,
-    Failures,
-    Trouble,
-    check_properties,
-    client_settings,
-    connection_settings,
-    kafka_error,
-    translated,
-    trouble,
-    unusable,
-)
+from . import Fetched
+from .kafka_client import FORM, Trouble, check_properties, client_settings, connection_settings, kafka_error, trouble
 from .kafka_letters import KafkaLetters
+from .kafka_lookups import KafkaLookups
 from .kafka_mirror import Mirror
-from .kafka_slices import SLICE_EVENTS, Slices
+from .kafka_slices import Slices
 from .kafka_stalls import StallWatch
 from .kafka_topics import TopicWatch
 
 log = get_logger()
 
-CALL_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 5.0
-PROBE_TIMEOUT_S = 1.0
-
-# Logical offsets of the protocol's ListOffsets request, which offsets_for_times passes on.
-_LATEST, _EARLIEST = -1, -2
-# Each cluster has it; asking for one topic's metadata is cheap where asking for all is not.
-_ANY_TOPIC = "__consumer_offsets"
 
 
-class KafkaSource:
+class KafkaSource(KafkaLookups):
     """A reader of Kafka topics; see the protocol ``Source``.
 
     The client reconnects by itself and outlives any outage. While no broker can be reached,
@@ -64,64 +45,19 @@ class KafkaSource:
         check_properties(properties)
         for line in tls_warnings(properties):
             log.warning(line)
-        self._brokers = brokers
         self._group = group
         self._mirror = Mirror(group)
-        # Set by the callbacks, which run inside poll and must not raise: an exception there would
-        # lose the records that the poll has already taken off the queue.
-        self._outage: KafkaError | None = None
-        self._refusal: KafkaError | None = None
-        self._failures = Failures()
+        settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
+        super().__init__(brokers, {**settings, "on_commit": self._mirror.note})
         self._assigned: dict[TopicPartition, int] = {}
         self._reached: dict[TopicPartition, int] = {}
         self._slices = Slices()
-        settings = client_settings(brokers, group=group, properties=properties, client_id=client_id)
-        self._connect = functools.partial(self._new_consumer, settings)
-        self._consumer = self._connect()
-        self._closed = False
         self._letter_topic = functools.partial(
             KafkaLetters, brokers=brokers, properties=properties, client_id=client_id
         )
         connection = connection_settings(brokers, properties=properties, client_id=client_id)
-        self._topics = TopicWatch(brokers, {**connection, "error_cb": self._note_error}, CALL_TIMEOUT_S)
-        self._stalls = StallWatch(self._topics.client, CALL_TIMEOUT_S)
-
-    def _new_consumer(self, settings: Mapping[str, Any]) -> Consumer:
-        try:
-            return Consumer(
-                {**settings, "error_cb": self._note_error, "on_commit": self._mirror.note},
-                logger=ClientLog(self._failures.note),
-            )
-        except KafkaException as error:
-            raise ConfigError(f"[kafka] {unusable(kafka_error(error))}") from error
-        except (TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"[kafka] {error}") from error
-
-    # What the log holds
-
-    def cluster_id(self) -> str | None:
-        """Return the cluster's own id."""
-        try:
-            metadata = self._consumer.list_topics(_ANY_TOPIC, timeout=CALL_TIMEOUT_S)
-        except KafkaException as error:
-            self._raise(kafka_error(error), "")
-        self._answered()
-        cluster_id: str | None = metadata.cluster_id
-        return cluster_id
-
-    def partitions(self, topic: str) -> list[TopicPartition]:
-        """List the partitions of a topic, in order; never creates it."""
-        try:
-            metadata = self._consumer.list_topics(topic, timeout=CALL_TIMEOUT_S)
-        except KafkaException as error:
-            self._raise(kafka_error(error), f"topic {topic}")
-        self._answered()
-        found = metadata.topics.get(topic)
-        if found is None or not (found.partitions or found.error):
-            raise TopicMissing(f"topic {topic} does not exist on {self._brokers}")
-        if found.error is not None:
-            self._raise(found.error, f"topic {topic}")
-        return [TopicPartition(topic, number) for number in sorted(found.partitions)]
+        self._topics = TopicWatch(brokers, {**connection, "error_cb": self._note_error}, self.call_timeout_s)
+        self._stalls = StallWatch(self._topics.client, self.call_timeout_s)
 
     def topic_id(self, topic: str) -> str | None:
         """Return the id that the cluster gave to this making of the topic (Kafka 2.8 and newer)."""
@@ -131,46 +67,6 @@ class KafkaSource:
             raise SourceUnavailable(f"no answer from {self._brokers} about topic {topic}") from error
         except KafkaException as error:
             self._raise(kafka_error(error), f"topic {topic}")
-
-    def bounds(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, Bounds]:
-        """Look up where the logs begin and end; two requests a broker, however many partitions."""
-        wanted = list(partitions)
-        begins = self._list_offsets(wanted, _EARLIEST)
-        ends = self._list_offsets(wanted, _LATEST)
-        return {at: Bounds(begins[at], ends[at]) for at in wanted}
-
-    def offsets_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """Find the first offset at or after a time, else the end."""
-        wanted = list(partitions)
-        # Below zero they would be logical offsets.
-        found = self._list_offsets(wanted, max(timestamp_ms, 0))
-        after_last = [at for at, offset in found.items() if offset < 0]
-        return {**found, **(self._list_offsets(after_last, _LATEST) if after_last else {})}
-
-    def _list_offsets(self, partitions: list[TopicPartition], query: int) -> dict[TopicPartition, int]:
-        if not partitions:
-            return {}
-        names = ", ".join(map(str, partitions[:5])) + (", …" if partitions[5:] else "")
-        asked = [KafkaPartition(at.topic, at.partition, query) for at in partitions]
-        try:
-            found = self._consumer.offsets_for_times(asked, timeout=CALL_TIMEOUT_S)
-        except KafkaException as error:
-            if trouble(kafka_error(error)) is Trouble.MISSING:
-                self._confirm(partitions)
-            self._raise(kafka_error(error), names)
-        for one in found:
-            if one.error is not None:
-                self._raise(one.error, f"{one.topic}[{one.partition}]")
-        self._answered()
-        return {TopicPartition(one.topic, one.partition): one.offset for one in found}
-
-    def _confirm(self, partitions: list[TopicPartition]) -> NoReturn:
-        """Tell a missing partition from one whose leader is not known: the client's answer is the same for both."""
-        exist = {at for topic in {at.topic for at in partitions} for at in self.partitions(topic)}
-        for at in partitions:
-            if at not in exist:
-                raise TopicMissing(f"{at} does not exist on {self._brokers}")
-        raise SourceUnavailable(f"no leader of {partitions[0].topic} answers on {self._brokers}")
 
     # Reading
 
@@ -186,15 +82,6 @@ class KafkaSource:
             self._consumer.assign(wanted)
         except KafkaException as error:
             self._raise(kafka_error(error), "the assignment")
-
-    def _drop_waiting(self) -> None:
-        """Empty the client's queue while nothing is assigned.
-
-        It forgets the records of an earlier assignment by itself, but not the errors. None is lost: what is
-        still so comes again, for the client begins anew with each assignment.
-        """
-        while self._consumer.consume(SLICE_EVENTS, 0):
-            pass
 
     def fetch(self, *, events: int, size: int, timeout_s: float) -> Fetched:
         """Return what is there, up to about these limits; wait up to the timeout for the first.
@@ -293,7 +180,7 @@ class KafkaSource:
         Never a position to start from.
         """
         try:
-            return self._mirror.held(self._consumer, partitions, CALL_TIMEOUT_S)
+            return self._mirror.held(self._consumer, partitions, self.call_timeout_s)
         except KafkaException as error:
             self._raise(kafka_error(error), f"group {self._group}")
 
@@ -311,42 +198,3 @@ class KafkaSource:
         closing.join(CLOSE_TIMEOUT_S)
         if closing.is_alive():
             log.warning("kafka client does not close", brokers=self._brokers, waited_s=CLOSE_TIMEOUT_S)
-
-    def _close(self, consumer: Consumer) -> threading.Thread:
-        closing = threading.Thread(target=consumer.close, name="axe close kafka", daemon=True)
-        closing.start()
-        return closing
-
-    # Errors
-
-    def _note_error(self, error: KafkaError) -> None:
-        self._failures.note(error.str())
-        if trouble(error) is Trouble.DENIED:
-            self._refusal = error
-        elif error.code() == KafkaError._ALL_BROKERS_DOWN or error.fatal():
-            self._outage = error
-
-    def _answered(self) -> None:
-        self._outage = self._refusal = None
-        self._failures.forget()
-
-    def _complain_if_away(self) -> None:
-        """Raise while the brokers are away; the client tells when they go, but not when they are back."""
-        if self._refusal is None and self._outage is None:
-            return
-        try:
-            self._consumer.list_topics(_ANY_TOPIC, timeout=PROBE_TIMEOUT_S)
-        except KafkaException as error:
-            self._raise(kafka_error(error), "fetching")
-        self._answered()
-
-    def _raise(self, error: KafkaError, subject: str) -> NoReturn:
-        cause = error
-        if trouble(error) is Trouble.UNAVAILABLE and not self._closed:
-            # The call itself says only that nothing answered; why, the callbacks know, and they are called by a poll.
-            # And records that wait in the client hold on to the broker that they came from: should that one be left
-            # out of an answer (it is, for a moment, when it was frozen), the client looks for no other until they go.
-            self._consumer.unassign()
-            self._drop_waiting()
-            cause = self._refusal or error
-        raise translated(cause, subject, self._brokers, str(self._failures)) from KafkaException(error)
