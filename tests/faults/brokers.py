@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import psutil
 
+from tests.services.kafka import KafkaCluster
 from tests.services.mock_kafka import MockCluster
 from tests.services.registry import SchemaRegistry
 
@@ -135,6 +136,55 @@ def leader_moves(trial: Trial) -> None:
     assert _is_the_same(worker, workers(host)), f"the worker was started again\n{run.log()}"
     host.terminate()
     assert host.wait(timeout=20) == 0, run.log()
+    run.finish()
+    trial.judge(run.location, feed.input)
+
+
+# What the next leader has to take, and the processor to commit.
+_GOES_ON = 200
+
+
+@scenario("F4", "of three brokers one dies, stops or freezes, another leads, and it leads again", short=1, long=200)
+def leader_gone(trial: Trial) -> None:
+    cluster = KafkaCluster(3)
+    trial.stack.callback(cluster.close)
+    topic = f"faults-{uuid.uuid4().hex[:12]}"
+    cluster.create_topic(topic, PARTITIONS)
+    feed = Feed(cluster, topic)
+    feed.produce(200)
+    run = trial.axe(feed, brokers=cluster.bootstrap)
+    with feed:
+        host = run.start()
+        wait_until(lambda: run.position() > 0, 60, f"nothing was committed\n{run.log()}")
+        (worker,) = workers(host)
+        for _ in range(trial.times):
+            partition = trial.chance.randrange(PARTITIONS)
+            meant = cluster.leader(topic, partition)
+            broker = cluster.brokers[meant]
+            leave, come_back = trial.chance.choice(
+                [
+                    (broker.kill, broker.start),
+                    (broker.stop, broker.start),
+                    (broker.pause, broker.resume),
+                ]
+            )
+            leave()
+            trial.fault()
+            try:
+                wait_until(lambda: cluster.leader(topic, partition) not in (meant, -1), 60, "no other broker leads")
+                with trial.recovery(run, lambda: feed.written + _GOES_ON):
+                    pass
+            finally:
+                come_back()
+            wait_until(lambda: cluster.is_whole(topic), 60, "the broker that was away does not catch up")
+            cluster.elect(topic, partition)
+            wait_until(lambda: cluster.leader(topic, partition) == meant, 60, "it does not lead again")
+            trial.fault()
+            with trial.recovery(run, lambda: feed.written + _GOES_ON):
+                pass
+            assert _is_the_same(worker, workers(host)), f"the worker was started again\n{run.log()}"
+        host.terminate()
+        assert host.wait(timeout=20) == 0, run.log()
     run.finish()
     trial.judge(run.location, feed.input)
 

@@ -22,7 +22,7 @@ from confluent_kafka import TopicPartition as KafkaPartition
 from axe import TopicPartition
 from tests.oracle import NAME
 from tests.services import tied_to_parent
-from tests.services.kafka import KafkaBroker, _silent
+from tests.services.kafka import KafkaBroker, KafkaCluster, _silent
 from tests.services.mock_kafka import MockCluster
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +176,9 @@ class Feed:
     What an outage keeps from the broker waits in the client. The truth about the input is what the log holds.
     """
 
-    def __init__(self, kafka: KafkaBroker | MockCluster, topic: str, *, every_s: float = FEED_EVERY_S) -> None:
+    def __init__(
+        self, kafka: KafkaBroker | KafkaCluster | MockCluster, topic: str, *, every_s: float = FEED_EVERY_S
+    ) -> None:
         self.topic = topic
         self.written = 0
         """How many the broker has said to have."""

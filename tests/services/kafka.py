@@ -1,4 +1,4 @@
-"""An Apache Kafka broker of one node, run from the jars of Maven Central."""
+"""Apache Kafka brokers, one alone or several together, run from the jars of Maven Central."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import time
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import ElectionType, KafkaException, Producer
 from confluent_kafka import TopicPartition as KafkaPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from confluent_kafka.cimpl import NewTopic
@@ -34,8 +34,8 @@ STOP_TIMEOUT_S = 20.0
 # Who connects by the listener PROXIED is sent to another port, where a test may put a proxy.
 _PROPERTIES = """\
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@127.0.0.1:{controller}
+node.id={node}
+controller.quorum.voters={voters}
 listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{behind},\
   CONTROLLER://127.0.0.1:{controller}{more}
 advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl},PROXIED://127.0.0.1:{front}{more}
@@ -102,6 +102,22 @@ class Listener(NamedTuple):
         return "".join(f"listener.name.{self.name.lower()}.{key}={value}\n" for key, value in self.properties.items())
 
 
+class Node(NamedTuple):
+    """A broker's place among those that vote together: its number, everybody's controller ports, their cluster's id."""
+
+    number: int
+    voters: Mapping[int, int]
+    cluster: str
+
+    @classmethod
+    def together(cls, number: int) -> list[Self]:
+        """Make the places of so many brokers."""
+        voters = {one: free_port() for one in range(1, number + 1)}
+        # A leading "-" would look like an option.
+        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
+        return [cls(one, voters, cluster) for one in voters]
+
+
 class KafkaBroker:
     """A broker that tests write to, and that they may stop, freeze and start again on the same data.
 
@@ -114,7 +130,9 @@ class KafkaBroker:
         external: str | None = None,
         java_options: Iterable[str] = (),
         listeners: Iterable[Listener] = (),
+        node: Node | None = None,
     ) -> None:
+        """One with a ``node`` is begun, but not waited for: it answers when most of the others do."""
         self.is_ours = external is None
         self._process: subprocess.Popen[bytes] | None = None
         self._producer: Producer | None = None
@@ -129,6 +147,8 @@ class KafkaBroker:
         self.bootstrap = f"127.0.0.1:{self._port}"
         self.sasl_bootstrap = f"127.0.0.1:{sasl_port}"
         self.behind_proxy, self.proxied_port = free_port(), free_port()
+        (alone,) = Node.together(1)
+        self.node = node or alone
         more = list(listeners)
         self.addresses = {one.name: f"127.0.0.1:{free_port()}" for one in more}
         """Those of the further listeners."""
@@ -141,7 +161,9 @@ class KafkaBroker:
                 sasl=sasl_port,
                 behind=self.behind_proxy,
                 front=self.proxied_port,
-                controller=free_port(),
+                node=self.node.number,
+                controller=self.node.voters[self.node.number],
+                voters=",".join(f"{number}@127.0.0.1:{port}" for number, port in self.node.voters.items()),
                 folder=self.folder,
                 user=SASL_USER,
                 password=SASL_PASSWORD,
@@ -151,23 +173,26 @@ class KafkaBroker:
             + "".join(map(Listener.lines, more)),
             encoding="utf-8",
         )
-        # A leading "-" would look like an option.
-        cluster = "A" + base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")[1:]
         formatted = subprocess.run(
-            self._java("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._properties)),
+            self._java("kafka.tools.StorageTool", "format", "-t", self.node.cluster, "-c", str(self._properties)),
             capture_output=True,
             text=True,
             check=False,
         )
         if formatted.returncode != 0:
             raise RuntimeError(f"the broker's folder could not be formatted: {formatted.stderr[-2000:]}")
-        self.start()
+        self.begin() if node else self.start()
 
     def _java(self, *command: str) -> list[str]:
         return ["java", *self._java_options, "-cp", f"{self._jars}/*", *command]
 
     def start(self) -> None:
         """Start the broker, on the same port and data as before, and wait until it answers."""
+        self.begin()
+        self.wait()
+
+    def begin(self) -> None:
+        """Start the broker."""
         self._refuse_external()
         with (self.folder / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -176,9 +201,12 @@ class KafkaBroker:
                 stdout=log,
                 stderr=log,
             )
+
+    def wait(self) -> None:
+        """Wait until it answers."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._running().poll() is not None or time.monotonic() > deadline:
                 self.kill()
                 raise RuntimeError(f"the broker did not start: {self.log()[-3000:]}")
             time.sleep(0.05)
@@ -241,9 +269,11 @@ class KafkaBroker:
             self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0}, logger=_silent)
         return self._admin
 
-    def create_topic(self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None) -> None:
+    def create_topic(
+        self, name: str, partitions: int = 1, config: Mapping[str, str] | None = None, *, copies: int = 1
+    ) -> None:
         """Create a topic and wait until it can be used."""
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=dict(config or {}))
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=dict(config or {}))
         self.admin.create_topics([topic])[name].result(30)
         # The broker leads the new partitions a moment after it has said that they exist. Seldom this client
         # goes on asking in vain; then the test finds out by itself.
@@ -288,6 +318,51 @@ class KafkaBroker:
         if self.is_ours:
             self.kill()
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class KafkaCluster:
+    """Brokers that vote together, each with a copy of every partition."""
+
+    def __init__(self, number: int = 3) -> None:
+        self.brokers = {node.number: KafkaBroker(node=node) for node in Node.together(number)}
+        for broker in self.brokers.values():
+            broker.wait()
+        self.bootstrap = ",".join(broker.bootstrap for broker in self.brokers.values())
+        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0}, logger=_silent)
+
+    def create_topic(self, name: str, partitions: int = 1) -> None:
+        """Create a topic; a record is written when a majority has it."""
+        first, *_ = self.brokers.values()
+        copies = len(self.brokers)
+        first.create_topic(name, partitions, {"min.insync.replicas": str(copies // 2 + 1)}, copies=copies)
+
+    def leader(self, topic: str, partition: int) -> int:
+        """Return the number of the broker that leads a partition, -1 while none does, or nobody tells."""
+        described = self._described(topic).get(partition)
+        return -1 if described is None else int(described.leader)
+
+    def is_whole(self, topic: str) -> bool:
+        """Tell whether every broker is up to date with every partition."""
+        described = self._described(topic).values()
+        return bool(described) and all(len(one.isrs) == len(self.brokers) for one in described)
+
+    def _described(self, topic: str) -> dict[int, Any]:
+        try:
+            partitions: dict[int, Any] = self._admin.list_topics(topic, timeout=2).topics[topic].partitions
+        except KafkaException:
+            # The one that was asked is frozen, say; the next time it may be another.
+            return {}
+        return partitions
+
+    def elect(self, topic: str, partition: int) -> None:
+        """Let the broker lead that was meant to when the topic was made, if it is up to date."""
+        at = KafkaPartition(topic, partition)
+        self._admin.elect_leaders(ElectionType.PREFERRED, [at]).result(30)
+
+    def close(self) -> None:
+        """End all of them."""
+        for broker in self.brokers.values():
+            broker.close()
 
 
 def open_kafka() -> KafkaBroker:
