@@ -177,8 +177,7 @@ def leader_gone(trial: Trial) -> None:
             finally:
                 come_back()
             wait_until(lambda: cluster.is_whole(topic), 60, "the broker that was away does not catch up")
-            cluster.elect(topic, partition)
-            wait_until(lambda: cluster.leader(topic, partition) == meant, 60, "it does not lead again")
+            wait_until(lambda: cluster.leads_again(topic, partition, meant), 60, "it does not lead again")
             trial.fault()
             with trial.recovery(run, lambda: feed.written + _GOES_ON):
                 pass

@@ -6,6 +6,7 @@ import atexit
 import base64
 import fcntl
 import hashlib
+import itertools
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -328,7 +330,7 @@ class KafkaCluster:
         for broker in self.brokers.values():
             broker.wait()
         self.bootstrap = ",".join(broker.bootstrap for broker in self.brokers.values())
-        self._admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0}, logger=_silent)
+        self._next = itertools.cycle(self.brokers.values())
 
     def create_topic(self, name: str, partitions: int = 1) -> None:
         """Create a topic; a record is written when a majority has it."""
@@ -347,17 +349,25 @@ class KafkaCluster:
         return bool(described) and all(len(one.isrs) == len(self.brokers) for one in described)
 
     def _described(self, topic: str) -> dict[int, Any]:
-        try:
-            partitions: dict[int, Any] = self._admin.list_topics(topic, timeout=2).topics[topic].partitions
-        except KafkaException:
-            # The one that was asked is frozen, say; the next time it may be another.
-            return {}
-        return partitions
+        for _ in self.brokers:
+            with suppress(KafkaException):
+                partitions: dict[int, Any] = self._admin().list_topics(topic, timeout=2).topics[topic].partitions
+                return partitions
+        return {}
 
-    def elect(self, topic: str, partition: int) -> None:
-        """Let the broker lead that was meant to when the topic was made, if it is up to date."""
-        at = KafkaPartition(topic, partition)
-        self._admin.elect_leaders(ElectionType.PREFERRED, [at]).result(30)
+    def _admin(self) -> AdminClient:
+        # A client that knows all of them goes on asking one that is frozen; a new one asks the one that it is told.
+        return AdminClient({"bootstrap.servers": next(self._next).bootstrap, "log_level": 0}, logger=_silent)
+
+    def leads_again(self, topic: str, partition: int, number: int) -> bool:
+        """Tell whether a broker leads that was meant to when the topic was made; if it does not, ask that it does."""
+        if self.leader(topic, partition) == number:
+            return True
+        admin = self._admin()
+        # Refused as long as the broker is not up to date to those who decide.
+        with suppress(KafkaException):
+            admin.elect_leaders(ElectionType.PREFERRED, [KafkaPartition(topic, partition)]).result(30)
+        return False
 
     def close(self) -> None:
         """End all of them."""
