@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 
 NAMES = (
     "after_poll",
@@ -62,4 +63,5 @@ def failpoint(name: str) -> None:
         return
     if action == "raise":
         raise FailpointReached(name)
-    os.kill(os.getpid(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
+    # To this thread: where another one takes the signal of a process, this one runs on for a while before it stops.
+    signal.pthread_kill(threading.get_ident(), signal.SIGKILL if action == "kill" else signal.SIGSTOP)
