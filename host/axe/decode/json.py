@@ -96,10 +96,10 @@ def _reason(error: Exception, limits: Limits) -> str:
     """Say what is wrong without a byte of the payload."""
     if isinstance(error, RecursionError):
         return _too_deep(limits)
-    if isinstance(error, UnicodeDecodeError):
-        # Its position counts from the start of a string somewhere in the value.
-        return "not JSON: a string that is not UTF-8"
     message = str(error)
+    # msgspec's own words since 0.23. The position of the error before counts from the start of a string somewhere.
+    if isinstance(error, UnicodeDecodeError) or message == "Invalid UTF-8 encoded string":
+        return "not JSON: a string that is not UTF-8"
     if found := _MALFORMED.fullmatch(message):
         return f"not JSON: {found['what']} at byte {found['byte']}"
     if message == "Input data was truncated":
