@@ -188,6 +188,7 @@ class Machine(RuleBasedStateMachine):
 
     def _take_over(self, policy: Policy, setup: Setup, kill_at: int | None) -> None:
         if not self.world.alone:
+            self.world.takeovers += 1
             self.judge.watch(Worker(self.world, policy, setup, {} if kill_at is None else {kill_at: kill}))
 
     def reset(self, target: Any, wipe: bool) -> None:

@@ -121,8 +121,11 @@ class Worker:
 
     def accused(self, at: At, offset: int) -> None:
         # The first death of all makes those that follow count the next ones; where workers come beside each other,
-        # a takeover does so, too.
-        is_true = self.world.deaths_at(at, offset) >= 3 and self.world.deaths >= 3 + self.world.alone
+        # a takeover does so, too, and who takes over cannot tell that the one before it lives on.
+        world = self.world
+        is_true = (
+            world.deaths_at(at, offset) + world.takeovers >= 3 and world.deaths + world.takeovers >= 3 + world.alone
+        )
         if not (self.is_dead or is_true):
             self.world.faults.append(AssertionError(f"{at}@{offset} is said to have killed three workers"))
 
@@ -211,7 +214,7 @@ class World:
         self.memory = MemoryLog()
         self.faults: list[BaseException] = []
         self.killed: dict[tuple[At, int], int] = {}
-        self.deaths = 0
+        self.deaths = self.takeovers = 0
         self.check: Callable[[], None] = lambda: None
         self.died: Callable[[], None] = lambda: None
         self.deaths_at: Callable[[At, int], int] = lambda at, offset: 0

@@ -14,7 +14,7 @@ from axe.errors import BehindRetention, ConfigError, SourceUnavailable, TopicMis
 from axe.event import TopicPartition
 from axe.sources import Bounds
 from axe.sources.kafka import KafkaSource
-from axe.sources.kafka_client import Trouble, trouble
+from axe.sources.kafka_client import Trouble, translated, trouble
 
 from ..services import free_port
 from ..services.kafka import SASL_PASSWORD, SASL_USER, KafkaBroker, open_kafka
@@ -396,8 +396,18 @@ def test_a_broker_that_wants_a_password_leads_to_the_protocol(
 ) -> None:
     (said,) = complaints(open_source(own_kafka.sasl_bootstrap), monkeypatch)
 
-    assert "Disconnected: connection closed by peer; " in said
+    # By chance it hangs up while the client waits or while it writes.
+    assert "Disconnected: connection closed by peer; " in said or "Broken pipe; " in said
     assert "`security.protocol` under [kafka]" in said
+
+
+@pytest.mark.parametrize("cause", ["Disconnected: connection closed by peer", "Send failed: Broken pipe"])
+def test_a_broker_that_hangs_up_may_want_another_protocol(cause: str) -> None:
+    away = KafkaError(KafkaError._TRANSPORT)
+
+    said = str(translated(away, "", "somewhere:9092", cause))
+
+    assert said.endswith(f"{cause}; start the broker, or correct `source`, or `security.protocol` under [kafka]")
 
 
 def test_a_refusal_says_the_same_each_time(

@@ -301,6 +301,10 @@ def unusable(error: KafkaError) -> str:
     return reason
 
 
+# A broker that wants TLS or SASL says nothing to a client without; it hangs up, be the client waiting or writing.
+_HUNG_UP = ("Disconnected", "Broken pipe", "Connection reset")
+
+
 def translated(error: KafkaError, subject: str, brokers: str, failures: str = "") -> SourceError:
     """Make an error of ours from one of the client's; position errors need the log's bounds, and are not made here.
 
@@ -320,6 +324,6 @@ def translated(error: KafkaError, subject: str, brokers: str, failures: str = ""
     cause = failures or error.str().rpartition(": ")[2].lower()
     if "alert" in cause:
         return _refused(KafkaError._SSL, cause, about, brokers)
-    # A broker that wants TLS or SASL says nothing to a client without; it hangs up.
-    way_out = "`source`, or `security.protocol` under [kafka]" if "Disconnected" in cause else "`source`"
+    hung_up = any(words in cause for words in _HUNG_UP)
+    way_out = "`source`, or `security.protocol` under [kafka]" if hung_up else "`source`"
     return SourceUnavailable(f"no answer from {brokers}{about}: {cause}; start the broker, or correct {way_out}")
