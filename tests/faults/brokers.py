@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 
@@ -35,9 +36,7 @@ def outages(
     """
     is_waiting = waits or (lambda: run.status() == "waiting")
     with feed:
-        host = run.start()
-        wait_until(lambda: run.position() > 0, 60, f"nothing was committed\n{run.log()}")
-        (worker,) = workers(host)
+        host, worker = _started(run)
         for _ in range(trial.times):
             before = run.position()
             wait_until(lambda: run.position() > before, 60, f"it stands still\n{run.log()}")
@@ -56,6 +55,24 @@ def outages(
         assert host.wait(timeout=20) == 0, run.log()
     run.finish()
     trial.judge(run.location, feed.input)
+
+
+def _started(run: AxeRun) -> tuple[psutil.Popen, psutil.Process]:
+    """Start a host; return it and its worker, once that has committed."""
+    host = run.start()
+    wait_until(lambda: run.position() > 0, 60, f"nothing was committed\n{run.log()}")
+    (worker,) = workers(host)
+    return host, worker
+
+
+def _on(cluster: KafkaCluster | MockCluster, trial: Trial, **options: Any) -> tuple[Feed, AxeRun]:
+    """Make a feed into several brokers, which end with the trial, and a run that reads it."""
+    trial.stack.callback(cluster.close)
+    topic = f"faults-{uuid.uuid4().hex[:12]}"
+    cluster.create_topic(topic, PARTITIONS)
+    feed = Feed(cluster, topic)
+    feed.produce(100)
+    return feed, trial.axe(feed, brokers=cluster.bootstrap, **options)
 
 
 def _is_the_same(worker: psutil.Process, found: list[psutil.Process]) -> bool:
@@ -112,20 +129,13 @@ _CATCH_UP_EVERY = 10
 @scenario("F4", "leaders move among three brokers of librdkafka's mock cluster", short=100, long=5_000)
 def leader_moves(trial: Trial) -> None:
     cluster = MockCluster(3)
-    trial.stack.callback(cluster.close)
-    topic = f"faults-{uuid.uuid4().hex[:12]}"
-    cluster.create_topic(topic, PARTITIONS)
-    feed = Feed(cluster, topic)
-    feed.produce(50)
-    run = trial.axe(feed, brokers=cluster.bootstrap, handler=MOCKED)
-    host = run.start()
-    wait_until(lambda: run.position() > 0, 60, f"nothing was committed\n{run.log()}")
-    (worker,) = workers(host)
+    feed, run = _on(cluster, trial, handler=MOCKED)
+    host, worker = _started(run)
     leaders = dict.fromkeys(range(PARTITIONS), 0)
     for number in range(trial.times):
         partition = trial.chance.randrange(PARTITIONS)
         leaders[partition] = trial.chance.choice([one for one in cluster.brokers if one != leaders[partition]])
-        cluster.move_leader(topic, partition, leaders[partition])
+        cluster.move_leader(feed.topic, partition, leaders[partition])
         trial.fault()
         feed.produce(_A_MOVE)
         if number % _CATCH_UP_EVERY == 0:
@@ -147,16 +157,10 @@ _GOES_ON = 200
 @scenario("F4", "of three brokers one dies, stops or freezes, another leads, and it leads again", short=1, long=200)
 def leader_gone(trial: Trial) -> None:
     cluster = KafkaCluster(3)
-    trial.stack.callback(cluster.close)
-    topic = f"faults-{uuid.uuid4().hex[:12]}"
-    cluster.create_topic(topic, PARTITIONS)
-    feed = Feed(cluster, topic)
-    feed.produce(200)
-    run = trial.axe(feed, brokers=cluster.bootstrap)
+    feed, run = _on(cluster, trial)
+    topic = feed.topic
     with feed:
-        host = run.start()
-        wait_until(lambda: run.position() > 0, 60, f"nothing was committed\n{run.log()}")
-        (worker,) = workers(host)
+        host, worker = _started(run)
         for _ in range(trial.times):
             partition = trial.chance.randrange(PARTITIONS)
             meant = cluster.leader(topic, partition)
