@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
 
-from sqlalchemy import Connection, delete, func, insert, update
+from sqlalchemy import delete, func, insert, update
 
 from ..errors import PositionConflict, StoreError, TransactionEnded
 from ..event import Record, Rejection, TopicPartition
@@ -45,10 +45,10 @@ class Transaction:
         self.rollback()
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> StateConnection:
         """The connection, for the host's own statements."""
         assert self._connection is not None
-        return self._connection
+        return self._connection.entered()
 
     @property
     def state(self) -> State:
@@ -80,8 +80,7 @@ class Transaction:
 
     def settle(self) -> None:
         """Keep other processes from making the same tables until the end of the transaction."""
-        assert self._connection is not None
-        self._database.settle(self._connection)
+        self._database.settle(self.connection)
 
     def control(self) -> Control:
         """Read what people have set; it cannot change before the end of this transaction on SQLite."""
@@ -194,8 +193,7 @@ class Transaction:
     def wipe(self) -> None:
         """Drop the plugin's tables and the values; dead letters and history stay."""
         self._bypass_cache()
-        assert self._connection is not None
-        self._database.drop_plugin_objects(self._connection)
+        self._database.drop_plugin_objects(self.connection)
         self.connection.execute(delete(tables.values))
 
     def put_back(self, rows: Mapping[TopicPartition, StoredPosition | None]) -> None:
@@ -204,8 +202,7 @@ class Transaction:
 
     def set_aside(self, *, keep: bool) -> str | None:
         """Keep what a wipe is about to drop, and nothing of earlier wipes."""
-        assert self._connection is not None
-        return self._database.set_aside(self._connection, keep=keep)
+        return self._database.set_aside(self.connection, keep=keep)
 
     def restore(self, kept: str) -> None:
         """Drop what was built since a wipe, and put back what it dropped.
@@ -214,8 +211,7 @@ class Transaction:
             StoreMissing: it is not kept any more.
         """
         self._bypass_cache()
-        assert self._connection is not None
-        self._database.restore(self._connection, kept)
+        self._database.restore(self.connection, kept)
 
     def audit(self, who: str, action: str, reason: str | None, before: object, after: object) -> None:
         """Note what was done by hand."""
@@ -286,7 +282,8 @@ class Transaction:
 
     def run(self, statement: Compiled, **given: Any) -> Any:
         """Run a statement of the host on the driver's own cursor, which is returned; the next one uses it again."""
-        connection = self.connection
+        connection = self._connection
+        assert connection is not None
         if self._cursor is None:
             self._cursor = connection.connection.cursor()
         return statement.run(self._cursor, connection.dialect, **given)

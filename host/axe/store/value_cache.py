@@ -50,11 +50,17 @@ class ValueCache:
         """Take in what is stored: the keys that a batch has met, once it is committed."""
         if self._half == 0:
             return
+        young = self._young
         try:
             for key, text in stored.items():
-                before = self._young.get(key, UNKNOWN)
-                if before is not text:
+                before = young.get(key, UNKNOWN)
+                if before is text:
+                    continue
+                if type(before) is type(text) is str and _alike(before, text):
+                    young[key] = text
+                else:
                     self._put(key, before, text)
+                    young = self._young
         except BaseException:
             # What it has not come to would be older than what is stored.
             self.clear()
@@ -79,6 +85,11 @@ class ValueCache:
         """Forget everything."""
         self._young, self._old = {}, {}
         self._young_bytes = self._old_bytes = 0
+
+
+def _alike(one: str, other: str) -> bool:
+    """Tell, without counting, whether two strings take the same memory: most are one more than a number before."""
+    return len(one) == len(other) and one.isascii() and other.isascii()
 
 
 def _size(key: str, text: str | None) -> int:

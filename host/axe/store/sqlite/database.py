@@ -120,7 +120,9 @@ class SqliteDatabase:
             self._check_file()
             if self._connection is None:
                 self._connection = StateConnection(engine)
-            Connection.begin(self._connection)
+            if self._connection.handed_out:
+                # Who kept it gets on with it.
+                self._connection.entered()
             self._driver = self._connection.connection.driver_connection
             assert self._driver is not None
             # Not by a listener of the engine: with one each statement of a handler costs a quarter more.
