@@ -13,6 +13,8 @@ import time
 from collections import deque
 from types import TracebackType
 
+from .cores import Cores
+
 LONGEST_S = 0.05
 # The process idles for more than this share of a batch: it waits for a server or a disk. Its own CPU time would not
 # tell: those who take no turns run beside it, and hold it up.
@@ -30,21 +32,27 @@ class Turns:
         self._holder: Turn | None = None
         self._since = 0.0
         self._waiting: deque[tuple[Turn, threading.Lock]] = deque()
+        self._cores = Cores()
 
     def take(self, turn: Turn) -> None:
         """Wait until it is this one's turn; it is taken from one that has had it for too long."""
         with self._changing:
             if self._holder is None:
+                called = None
                 self._hand_to(turn)
-                return
-            called = threading.Lock()
-            called.acquire()
-            self._waiting.append((turn, called))
-            left = self._left()
-        while not called.acquire(timeout=max(left, 0.0)):
+            else:
+                called = threading.Lock()
+                called.acquire()
+                self._waiting.append((turn, called))
+        if called is not None:
+            with self._cores.bound():
+                self._wait(turn, called)
+        self._cores.begin()
+
+    def _wait(self, turn: Turn, called: threading.Lock) -> None:
+        while not called.acquire(timeout=max(self._left(), 0.0)):
             with self._changing:
-                left = self._left()
-                if self._holder is not turn and left <= 0:
+                if self._holder is not turn and self._left() <= 0:
                     self._waiting.remove((turn, called))
                     self._hand_to(turn)
                 if self._holder is turn:
@@ -55,6 +63,7 @@ class Turns:
         with self._changing:
             if self._holder is not turn:
                 return
+            self._cores.end()
             self._holder = None
             if self._waiting:
                 following, called = self._waiting.popleft()
