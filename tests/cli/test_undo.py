@@ -104,6 +104,12 @@ def hooks(project: Project) -> list[str]:
     return found
 
 
+def wait_for_hooks(project: Project, wanted: list[str], what: str) -> None:
+    """Wait until these were called; of two, one may be called before somebody looks and the other one after that."""
+    wait_for(lambda: (project.folder / "hooks").read_text().split() == wanted, what)
+    hooks(project)
+
+
 def undo(project: Project, which: str = "counter:1", *words: str) -> Any:
     return project.json("undo", which, "--yes", *words)
 
@@ -265,11 +271,11 @@ def test_a_reset_beside_a_running_worker_is_taken_back(read: Project) -> None:
         hooks(read)
         # Back to the end: there is nothing to be processed.
         read.json("reset", "counter", "--to", "latest", "--yes")
-        wait_for(lambda: hooks(read) == ["on_reset"], "the worker has not seen the reset")
+        wait_for_hooks(read, ["on_reset"], "the worker has not seen the reset")
 
         said = undo(read)
 
-        wait_for(lambda: hooks(read) == ["on_reset"], "the worker has not seen the undo")
+        wait_for_hooks(read, ["on_reset"], "the worker has not seen the undo")
         read.publish("studies", {})
         wait_for(lambda: position(read) == 7, "it does not go on")
     assert said["notes"] == [
@@ -283,13 +289,13 @@ def test_a_wipe_beside_a_running_worker_is_taken_back_with_all_that_it_dropped(r
         wait_for(lambda: status(read) == "running", "it does not run")
         hooks(read)
         read.json("reset", "counter", "--to", "latest", "--wipe", "--yes")
-        wait_for(lambda: hooks(read) == ["on_reset", "on_start"], "the worker has not seen the wipe")
+        wait_for_hooks(read, ["on_reset", "on_start"], "the worker has not seen the wipe")
         assert read.json("state", "counter") == {}
 
         said = undo(read)
 
         assert read.json("state", "counter") == STATE
-        wait_for(lambda: hooks(read) == ["on_start"], "the worker has not seen the undo")
+        wait_for_hooks(read, ["on_start"], "the worker has not seen the undo")
         read.publish("studies", {})
         wait_for(lambda: position(read) == 7, "it does not go on")
         wait_for(lambda: status(read) == "running", "it does not say so")
