@@ -1,8 +1,8 @@
 """Where threads that take turns wait: on the core of the one whose turn it is.
 
 The system wakes a thread where a core idles. With one thread at work at a time that is always another one: each turn
-would begin with caches full of nothing, and end by leaving them full for nobody. Ten processors that count took a
-quarter more CPU time so. A thread that waits is bound to that core, and to none from when its turn begins: what a
+would begin with caches full of nothing, and end by leaving them full for nobody. Ten processors that count took up to
+a quarter more CPU time so. A thread that waits is bound to that core, and to none from when its turn begins: what a
 handler starts there, a thread or a program, may run anywhere, and so may the thread itself once the core is busy.
 """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from datetime import date, time
@@ -14,9 +13,7 @@ import msgspec
 
 from ..errors import ConfigError
 from .file import find_file, read_toml
-from .masking import looks_secret, passwords_of
 from .model import (
-    NAME,
     TOPIC,
     Config,
     FailureConfig,
@@ -28,18 +25,14 @@ from .model import (
     tables_in,
 )
 from .properties import flattened, refusal
-from .wording import described, did_you_mean, join, join_steps, kind_of, member
+from .references import References
+from .wording import described, join, join_steps, member
 
 _PATTERN = re.compile(r"[a-z0-9_*?\[\]!-]{1,200}\Z")
 _DISTRIBUTION = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,200}[A-Za-z0-9])?\Z")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 _EXCEPTION = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", re.ASCII)
 _PROPERTY = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\Z")
 _URL = re.compile(r"[a-z][a-z0-9+._-]*:")
-
-_DEEPEST = 64
-_LARGEST_SECRET_FILE = 1 << 20
-_TOO_LONG_TO_SHOW = 10**18
 
 _NOT_IN_FILE = frozenset({"base", "path", "secrets"})
 
@@ -62,14 +55,12 @@ def load(config: str | Path | Mapping[str, Any] | None = None) -> Config:
 _Table = TypeVar("_Table", HostConfig, TopicConfig, ProcessorConfig, FailureConfig, LogConfig)
 
 
-class _Loader:
-    """One load: turns tables into structs and remembers the secrets it saw on the way."""
+class _Loader(References):
+    """One load: turns tables into structs."""
 
     def __init__(self, where: str, base: Path, path: Path | None) -> None:
-        self.where = where
-        self.base = base
+        super().__init__(where, base)
         self.path = path
-        self.secrets: set[str] = set()
 
     def load(self, table: Mapping[str, Any]) -> Config:
         self.refuse_unknown_keys("", table, [f for f in Config.__struct_fields__ if f not in _NOT_IN_FILE])
@@ -124,14 +115,6 @@ class _Loader:
     def tables(self, path: str, table: Mapping[str, Any]) -> dict[str, Any]:
         return self.table(path, table.get(path, {}))
 
-    def table(self, path: str, value: object) -> dict[str, Any]:
-        if not isinstance(value, Mapping):
-            raise self.wrong_type(path, "a table", value)
-        for key in value:
-            if not isinstance(key, str):
-                raise self.error(path or "the top level", "has a key that is no text")
-        return dict(value)
-
     def processor(self, name: str, value: object) -> ProcessorConfig:
         path = join("processors", name)
         table = self.table(path, value)
@@ -180,10 +163,6 @@ class _Loader:
             self.check_name(path, name)
             plugins[name] = self.settings(path, value)
         return plugins
-
-    def settings(self, path: str, value: object) -> dict[str, Any]:
-        """Resolve what stands in a table of settings; the table itself is never a reference."""
-        return {key: self.resolved(join(path, key), item, key) for key, item in self.table(path, value).items()}
 
     def kafka(self, value: object) -> dict[str, str | int | float | bool]:
         flat: dict[str, str | int | float | bool] = {}
@@ -237,79 +216,3 @@ class _Loader:
         if isinstance(found, list | tuple):
             return self.error(join_steps(path, steps), f"expected {described(expected)}, got {len(found)} items")
         return self.wrong_type(join_steps(path, steps), described(expected), found)
-
-    def resolved(self, path: str, value: object, key: str, *, secret: bool = False, depth: int = 0) -> Any:
-        """Put the secrets in the place of their references, lists and inner tables included."""
-        secret = secret or looks_secret(key)
-        if depth > _DEEPEST:
-            raise self.error(path, "is nested too deeply; flatten it")
-        if isinstance(value, Mapping):
-            table = self.table(path, value)
-            if len(table) == 1 and isinstance(table.get("env"), str):
-                return self.remember(self.from_environment(path, table["env"]))
-            if len(table) == 1 and isinstance(table.get("file"), str):
-                return self.remember(self.from_file(path, table["file"]))
-            return {
-                inner: self.resolved(join(path, inner), item, inner, secret=secret, depth=depth + 1)
-                for inner, item in table.items()
-            }
-        if isinstance(value, list | tuple):
-            return [
-                self.resolved(f"{path}[{index}]", item, key, secret=secret, depth=depth + 1)
-                for index, item in enumerate(value)
-            ]
-        if isinstance(value, str):
-            if secret:
-                self.remember(value)
-            else:
-                self.secrets.update(passwords_of(value))
-        return value
-
-    def remember(self, secret: str) -> str:
-        self.secrets.add(secret)
-        return secret
-
-    def from_environment(self, path: str, name: str) -> str:
-        if not _VARIABLE.match(name):
-            # Not shown: somebody may have written the secret itself here.
-            raise self.error(path, "`env` must be the name of an environment variable")
-        if name not in os.environ:
-            raise self.error(path, f"the environment variable {name} is not set; set it and start again")
-        return os.environ[name]
-
-    def from_file(self, path: str, name: str) -> str:
-        try:
-            with (self.base / Path(name).expanduser()).open("rb") as file:
-                content = file.read(_LARGEST_SECRET_FILE + 1)
-            if len(content) > _LARGEST_SECRET_FILE:
-                raise self.error(path, f"the file {name!r} is larger than a secret can be")
-            return content.decode().removesuffix("\n").removesuffix("\r")
-        except UnicodeDecodeError:
-            raise self.error(path, f"the file {name!r} is not UTF-8 text") from None
-        except (OSError, ValueError, RuntimeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is no path"
-            raise self.error(path, f"the file {name!r} cannot be read ({reason})") from None
-
-    # --- what is wrong
-
-    def error(self, path: str, problem: str) -> ConfigError:
-        return ConfigError(f"{self.where}: {path}: {problem}")
-
-    def wrong_type(self, path: str, expected: str, found: object) -> ConfigError:
-        got = kind_of(found)
-        if isinstance(found, int | float) and not isinstance(found, bool) and "number" in expected:
-            got = str(found) if isinstance(found, float) or abs(found) < _TOO_LONG_TO_SHOW else "a larger one"
-        elif isinstance(found, str) and '"' in expected:
-            got = "another text"
-        return self.error(path, f"expected {expected}, got {got}")
-
-    def check_name(self, path: str, name: str, *, shown: bool = True) -> None:
-        if not NAME.match(name):
-            what = "is no name" if shown else "expected a name"
-            raise self.error(path, f"{what}: a small letter, then at most 62 of a-z, 0-9, '_' and '-'")
-
-    def refuse_unknown_keys(self, path: str, table: Mapping[str, Any], known: tuple[str, ...] | list[str]) -> None:
-        for key in self.table(path, table):
-            if key not in known:
-                advice = did_you_mean(key, known, f"known are {', '.join(known)}")
-                raise self.error(join(path, key), f"unknown setting; {advice}")

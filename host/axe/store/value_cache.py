@@ -50,23 +50,20 @@ class ValueCache:
         """Take in what is stored: the keys that a batch has met, once it is committed."""
         if self._half == 0:
             return
-        young = self._young
         try:
             for key, text in stored.items():
-                before = young.get(key, UNKNOWN)
-                if before is text:
-                    continue
-                if type(before) is type(text) is str and _alike(before, text):
-                    young[key] = text
-                else:
+                before = self._young.get(key, UNKNOWN)
+                if before is not text:
                     self._put(key, before, text)
-                    young = self._young
         except BaseException:
             # What it has not come to would be older than what is stored.
             self.clear()
             raise
 
     def _put(self, key: str, before: str | None, text: str | None) -> None:
+        if type(before) is type(text) is str and _are_alike(before, text):
+            self._young[key] = text
+            return
         size = _size(key, text)
         if size > self._half:
             # It would take the place of all others.
@@ -87,7 +84,7 @@ class ValueCache:
         self._young_bytes = self._old_bytes = 0
 
 
-def _alike(one: str, other: str) -> bool:
+def _are_alike(one: str, other: str) -> bool:
     """Tell, without counting, whether two strings take the same memory: most are one more than a number before."""
     return len(one) == len(other) and one.isascii() and other.isascii()
 
